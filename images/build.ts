@@ -1,0 +1,92 @@
+/**
+ * Compiles the executable: `dist/trilith`, one file with everything in it (Bun, the program, its
+ * Workers, liburing, libisal, the units).
+ *
+ *   bun images/build.ts [--if-changed]
+ *
+ * With `--if-changed` nothing is done when the executable is newer than everything it is made of.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+
+const root = dirname(import.meta.dir);
+const outputPath = join(root, "dist/trilith");
+
+/** What the executable is made of, files and folders. */
+const inputs = ["src", "ffi", "systemd", "images/build.ts", "package.json", "package-lock.json"];
+
+/** Time of the latest change to a file, or to anything in a folder (a removal included). */
+function changedMs(path: string): number {
+  const stat = statSync(path);
+  if (!stat.isDirectory()) return stat.mtimeMs;
+  const inside = readdirSync(path).map((name) => changedMs(join(path, name)));
+  return Math.max(stat.mtimeMs, ...inside);
+}
+
+function isCurrent(): boolean {
+  const builtMs = statSync(outputPath, { throwIfNoEntry: false })?.mtimeMs;
+  return builtMs !== undefined && inputs.every((path) => changedMs(join(root, path)) < builtMs);
+}
+
+function git(...args: string[]): string | undefined {
+  const result = spawnSync("git", args, { cwd: root, encoding: "utf8" });
+  return result.status === 0 ? result.stdout.trim() : undefined;
+}
+
+/** The commit that is built, `-dirty` when the inputs differ from it, `unknown` outside git. */
+function commit(): string {
+  const id = git("rev-parse", "--short=12", "HEAD");
+  if (id === undefined) return "unknown";
+  const changes = git("status", "--porcelain", "--", ...inputs);
+  return changes === "" ? id : `${id}-dirty`;
+}
+
+/**
+ * Entry points: the program, and every file that is started as a Worker, which is what a file
+ * named `worker.ts` is. Inside the executable a Worker keeps its path below `src`.
+ */
+function entryPoints(): string[] {
+  const workers = [...new Bun.Glob("src/**/worker.ts").scanSync({ cwd: root })].sort();
+  return ["src/main.ts", ...workers].map((path) => join(root, path));
+}
+
+async function build(): Promise<void> {
+  // Built elsewhere and renamed: an executable that runs is not disturbed, and none is half there.
+  const folder = join(root, `dist/.build-${process.pid}`);
+  mkdirSync(folder, { recursive: true });
+  try {
+    const result = await Bun.build({
+      entrypoints: entryPoints(),
+      root: join(root, "src"),
+      target: "bun",
+      format: "esm",
+      bytecode: true,
+      // Names stay readable in stack traces.
+      minify: { whitespace: true, syntax: true, identifiers: false },
+      define: { TRILITH_COMMIT: JSON.stringify(commit()) },
+      compile: {
+        outfile: join(folder, "trilith"),
+        // The executable's behaviour must not depend on the directory it is called from.
+        autoloadDotenv: false,
+        autoloadBunfig: false,
+      },
+    });
+    for (const log of result.logs) console.error(String(log));
+    renameSync(join(folder, "trilith"), outputPath);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+const unknown = process.argv.slice(2).find((argument) => argument !== "--if-changed");
+if (unknown !== undefined) {
+  console.error(`build: unknown option ${unknown} (known: --if-changed)`);
+  process.exit(2);
+}
+if (process.argv.includes("--if-changed") && isCurrent()) process.exit(0);
+const startNs = Bun.nanoseconds();
+await build();
+const seconds = ((Bun.nanoseconds() - startNs) / 1e9).toFixed(1);
+const megabytes = (statSync(outputPath).size / 1e6).toFixed(0);
+console.log(`build: dist/trilith, ${megabytes} MB, commit ${commit()}, in ${seconds} s`);

@@ -1,0 +1,22 @@
+/**
+ * The verbs, each in a file of its own that is loaded only when it is called. Adding a verb is
+ * adding a file that exports a function from a `CliContext` to a commander `Command`, and a line.
+ */
+import type { Command } from "commander";
+import type { CliContext } from "./context.ts";
+
+export interface Verb {
+  readonly name: string;
+  /** One line of `trilith --help`. */
+  readonly summary: string;
+  /** Imports the verb's file and returns what builds its command. */
+  readonly load: () => Promise<(context: CliContext) => Command>;
+}
+
+export const verbs: readonly Verb[] = [
+  {
+    name: "version",
+    summary: "say which build this is",
+    load: async () => (await import("./version.ts")).versionCommand,
+  },
+];
