@@ -112,7 +112,10 @@ export class Arena {
   /** Gives a piece back. Freeing anything else is a defect. */
   free(offset: number): void {
     const page = offset >> PAGE_SHIFT;
-    assert(this.#state[page] === STATE_USED, "freed buffer was handed out");
+    assert(
+      this.#state[page] === STATE_USED && page << PAGE_SHIFT === offset,
+      "freed buffer was handed out",
+    );
     const order = this.#order[page]!;
     this.freeBytes += BUFFER_BYTES_MIN << order;
     this.freed = true;

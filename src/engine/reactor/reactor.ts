@@ -227,8 +227,6 @@ export class Reactor {
     if (this.arena.freed || this.io.freed) this.#resumeWaiters();
     this.timers.runDue(this.now);
     drainMicrotasks();
-    // Promises may have deferred work or queued entries; both are served before the next wait.
-    if (this.#turnEndCount > 0) this.#endTurn();
     const busyNs = Bun.nanoseconds() - startNs;
     const stats = this.stats;
     stats.turns++;
@@ -243,9 +241,21 @@ export class Reactor {
     this.#onStall?.({ durationNs, completions, activity: this.activity });
   }
 
-  #wait(): void {
+  /**
+   * True when something can be done without a completion: completions left over, or what timers and
+   * promises, which come last in a turn, have deferred or given back.
+   */
+  #mayNotSleep(): boolean {
     const ring = this.ring;
-    if (ring.cqTail() !== ring.cqHead) {
+    return (
+      ring.cqTail() !== ring.cqHead ||
+      this.#turnEndCount > 0 ||
+      ((this.arena.freed || this.io.freed) && this.#waiters.length > 0)
+    );
+  }
+
+  #wait(): void {
+    if (this.#mayNotSleep()) {
       this.#enter(0, 0);
       return;
     }

@@ -103,7 +103,15 @@ export class RecvBuffers {
     this.#ring.view.setUint16(at * 4 + 12, id, true);
     this.#published = (this.#published + 1) & 0xffff;
     Atomics.store(this.#tail, 0, this.#published);
-    this.#waiting.shift()?.rearm();
+    this.wakeNext();
+  }
+
+  /** A buffer may be free: lets the stream that has waited longest, and can use it, try again. */
+  wakeNext(): void {
+    for (;;) {
+      const stream = this.#waiting.shift();
+      if (stream === undefined || stream.rearm()) return;
+    }
   }
 
   /** Remembers a stream that found no buffer. */
@@ -116,6 +124,18 @@ export class RecvBuffers {
     const at = this.#waiting.indexOf(stream);
     if (at >= 0) this.#waiting.splice(at, 1);
   }
+}
+
+const sharedBuffers = new WeakMap<Reactor, RecvBuffers>();
+
+/** The receive buffers of a reactor, made at their first use: target and initiator share them. */
+export function recvBuffersOf(reactor: Reactor): RecvBuffers {
+  let buffers = sharedBuffers.get(reactor);
+  if (buffers === undefined) {
+    buffers = new RecvBuffers(reactor);
+    sharedBuffers.set(reactor, buffers);
+  }
+  return buffers;
 }
 
 /** The protocol above a stream. */
@@ -259,10 +279,12 @@ export class TcpStream implements CqeHandler, TurnEnd {
     if (!this.closing && !this.#detached) this.#arm();
   }
 
-  /** For the buffer set: a buffer is free again. */
-  rearm(): void {
+  /** For the buffer set: a buffer is free again. False when this stream has no use for it now. */
+  rearm(): boolean {
     this.#starved = false;
+    if (this.closing || this.#blocked) return false;
     this.#arm();
+    return true;
   }
 
   #releaseBuffer(): void {
@@ -306,12 +328,14 @@ export class TcpStream implements CqeHandler, TurnEnd {
     this.#armed = false;
     const selected = (flags & CqeFlag.BUFFER) !== 0;
     if (result <= 0) {
-      if (selected) this.#buffers.give(flags >>> CQE_BUFFER_SHIFT);
       if (result === -Errno.ENOBUFS && !this.closing) {
         this.#starved = true;
         this.#buffers.wait(this);
         return;
       }
+      // Whoever was woken for a buffer and does not use it passes the chance on.
+      if (selected) this.#buffers.give(flags >>> CQE_BUFFER_SHIFT);
+      else if (this.#bufferId === NONE) this.#buffers.wakeNext();
       if (result === -Errno.EINTR || result === -Errno.EAGAIN) this.#arm();
       else this.close(result === 0 ? "closed by the peer" : errnoName(result));
       return;
@@ -326,7 +350,8 @@ export class TcpStream implements CqeHandler, TurnEnd {
     } else {
       this.end += result;
     }
-    if (!this.closing) this.#parse();
+    // What comes while the owner is blocked is parsed by `unblock`.
+    if (!this.closing && !this.#blocked) this.#parse();
   }
 
   #onReceivedInto(result: number): void {
@@ -360,6 +385,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
    * returned, before the turn ends. -1 when no memory is free.
    */
   reserve(length: number): number {
+    assert(length > 0 && length <= SEND_CHUNK_BYTES, "a queued piece fits a send chunk");
     const chunk = this.#chunk;
     if (chunk !== NONE) {
       const at = this.#chunkEnd;
@@ -381,7 +407,6 @@ export class TcpStream implements CqeHandler, TurnEnd {
   }
 
   #reserveInNewChunk(length: number): number {
-    assert(length > 0 && length <= SEND_CHUNK_BYTES, "a queued piece fits a send chunk");
     if (this.#segCount === SEND_SEGMENTS) return NONE;
     const chunk = this.#arena.alloc(SEND_CHUNK_BYTES, 0);
     if (chunk < 0) return NONE;
@@ -392,6 +417,14 @@ export class TcpStream implements CqeHandler, TurnEnd {
     this.sendBytes += length;
     if (!this.queued) this.reactor.atTurnEnd(this);
     return chunk;
+  }
+
+  /** Takes back the last `length` bytes of what the latest `reserve` of this turn queued. */
+  giveBack(length: number): void {
+    assert(this.#chunkSeg !== NONE && this.#segLen[this.#chunkSeg]! >= length, "bytes were queued");
+    this.#segLen[this.#chunkSeg] = this.#segLen[this.#chunkSeg]! - length;
+    this.#chunkEnd -= length;
+    this.sendBytes -= length;
   }
 
   /**
@@ -427,7 +460,8 @@ export class TcpStream implements CqeHandler, TurnEnd {
   endTurn(): void {
     if (this.#segSending > 0 || this.#segCount === 0 || this.closing) return;
     this.#sealChunk();
-    this.#send();
+    if (this.sendBytes > 0) this.#send();
+    else while (this.#segCount > 0) this.#dropSegment(); // All of it was given back.
   }
 
   #send(): void {
@@ -470,6 +504,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
   }
 
   #onSend(result: number): void {
+    const sent = this.#segSending;
     this.#segSending = 0;
     if (result < 0) {
       if (result === -Errno.EINTR || result === -Errno.EAGAIN) this.#send();
@@ -479,7 +514,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
     this.bytesSent += result;
     this.sendBytes -= result;
     let left = result;
-    while (left > 0) {
+    for (let i = 0; i < sent; i++) {
       const seg = this.#segHead;
       const length = this.#segLen[seg]!;
       if (left < length) {

@@ -1,5 +1,7 @@
 /** Timers of one reactor: a binary heap over deadlines. For control work; I/O time-outs are scanned. */
 
+import { assert } from "../../assert.ts";
+
 /** A timer that was set; `cancel` is idempotent. */
 export interface Timer {
   cancel(): void;
@@ -21,6 +23,7 @@ export class Timers {
 
   /** Calls `run` once, in the first turn at or after `atNs` (the reactor's clock). */
   at(atNs: number, run: () => void): Timer {
+    assert(Number.isFinite(atNs), "a deadline is a time");
     const entry: Entry = {
       atNs,
       seq: this.#seq++,
@@ -47,13 +50,17 @@ export class Timers {
     return this.#heap[0]?.atNs ?? Number.POSITIVE_INFINITY;
   }
 
-  /** Runs every timer due at `nowNs`; returns how many ran. */
+  /**
+   * Runs every timer due at `nowNs`; returns how many ran. A timer that is set meanwhile waits for
+   * the next turn, so that one which sets itself again cannot hold the loop.
+   */
   runDue(nowNs: number): number {
+    const seqEnd = this.#seq;
     let count = 0;
     for (;;) {
       this.#dropCancelled();
       const first = this.#heap[0];
-      if (first === undefined || first.atNs > nowNs) return count;
+      if (first === undefined || first.atNs > nowNs || first.seq >= seqEnd) return count;
       this.#pop();
       const run = first.run;
       first.run = null;

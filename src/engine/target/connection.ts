@@ -1,0 +1,533 @@
+/**
+ * The PDU layer of one NVMe/TCP connection (TCP transport 1.0, section 3): negotiation, framing,
+ * digests, host data by R2T, controller data, responses. What the commands mean is the business of
+ * the `CommandHandler` above: the handshake first, then an I/O queue or an admin queue.
+ *
+ * A command in progress is a request slot. While a connection holds it, `tagA` is the command id and
+ * `tagB` the bytes of host data received so far.
+ */
+import {
+  CRC32C_START,
+  copyMemory,
+  crc32c,
+  crc32cFinish,
+  crc32cUpdate,
+} from "../../../ffi/index.ts";
+import { assert } from "../../assert.ts";
+import {
+  decodeIc,
+  encodeIc,
+  encodeTermReq,
+  PduBytes,
+  PduFlag,
+  PduType,
+  pduWord0,
+  TermError,
+  termErrorNames,
+} from "../../nvme/pdu.ts";
+import type { Arena, Waiter } from "../reactor/arena.ts";
+import type { IoTable } from "../reactor/io-table.ts";
+import type { Reactor } from "../reactor/reactor.ts";
+import { type StreamOwner, TcpStream } from "../reactor/tcp-stream.ts";
+import { HANDSHAKE_TIMEOUT_MS, IN_CAPSULE_BYTES, RECEIVE_INTO_BYTES_MIN } from "./limits.ts";
+import type { Target } from "./target.ts";
+
+const NONE = -1;
+const CAPSULE_BYTES_MAX =
+  PduBytes.CAPSULE_CMD + PduBytes.DIGEST + 128 + IN_CAPSULE_BYTES + PduBytes.DIGEST;
+const CAPSULE_RESP_WORD0 = pduWord0(PduType.CAPSULE_RESP, 0, PduBytes.CAPSULE_RESP, 0);
+const R2T_WORD0 = pduWord0(PduType.R2T, 0, PduBytes.R2T, 0);
+
+/** What the two ends agreed on before Connect; it travels along when a connection is handed over. */
+export interface Negotiated {
+  readonly headerDigest: boolean;
+  readonly dataDigest: boolean;
+  /** The data of C2HData PDUs starts at a multiple of this many bytes. */
+  readonly dataAlign: number;
+}
+
+/** The meaning of commands on a connection. */
+export interface CommandHandler {
+  /**
+   * A command has arrived: `sqe` is the arena offset of its 64 bytes, `data` that of the data in
+   * the capsule (-1: none). All of it is gone after the call. False when there is no room for the
+   * command now: it is offered again when there may be.
+   */
+  onCapsule(sqe: number, data: number, dataBytes: number): boolean;
+  /** The data asked for by `requestHostData` is in the request's buffer, or its digest was wrong. */
+  onHostData(slot: number, intact: boolean): void;
+  /** Responses can be queued again. */
+  onRoom(): void;
+  /** The connection is gone. `awaiting` are the requests that still waited for host data. */
+  onClosed(awaiting: readonly number[]): void;
+}
+
+export class Connection implements StreamOwner, Waiter {
+  readonly target: Target;
+  readonly reactor: Reactor;
+  readonly stream: TcpStream;
+  readonly arena: Arena;
+  readonly io: IoTable;
+  handler: CommandHandler;
+  negotiated: Negotiated | null = null;
+  /** Time of the last bytes from the host, for the keep-alive timer. */
+  lastSeenNs: number;
+
+  #headerDigest = 0;
+  #dataDigest = 0;
+  /** Bytes from the start of a C2HData PDU to its data. */
+  #dataAt: number = PduBytes.DATA;
+  #waiting = false;
+  // The H2CData PDU being received: its request, where the next byte goes, what is still to come.
+  #inSlot = NONE;
+  #inAt = 0;
+  #inLeft = 0;
+  #inBytes = 0;
+  #inActive = false;
+
+  constructor(target: Target, fd: number, makeHandler: (connection: Connection) => CommandHandler) {
+    this.target = target;
+    this.reactor = target.reactor;
+    this.arena = this.reactor.arena;
+    this.io = this.reactor.io;
+    this.lastSeenNs = this.reactor.now;
+    this.stream = new TcpStream(this.reactor, target.buffers, fd, this);
+    this.handler = makeHandler(this);
+    this.reactor.after(HANDSHAKE_TIMEOUT_MS, () => {
+      if (!this.ready) this.stream.close("no Connect in time");
+    });
+  }
+
+  /** Set once Connect has succeeded. */
+  ready = false;
+
+  /** Goes on with a connection that another reactor accepted; `bytes` start at its Connect. */
+  resumeAt(negotiated: Negotiated, bytes: Uint8Array): void {
+    if (this.negotiated === null) this.#agree(negotiated);
+    if (this.stream.closing || this.stream.startWith(bytes)) return;
+    this.reactor.waitForResources({ resume: () => this.resumeAt(negotiated, bytes) });
+  }
+
+  #agree(negotiated: Negotiated): void {
+    this.negotiated = negotiated;
+    this.#headerDigest = negotiated.headerDigest ? PduBytes.DIGEST : 0;
+    this.#dataDigest = negotiated.dataDigest ? PduBytes.DIGEST : 0;
+    const align = negotiated.dataAlign;
+    this.#dataAt = Math.ceil((PduBytes.DATA + this.#headerDigest) / align) * align;
+  }
+
+  // -------------------------------------------------------------------------------- receiving
+
+  onBytes(): void {
+    const stream = this.stream;
+    const i32 = this.arena.i32;
+    this.lastSeenNs = this.reactor.now;
+    for (;;) {
+      if (stream.closing || stream.blocked) return;
+      if (this.#inActive && !this.#takeHostData()) return;
+      if ((stream.pos & 3) !== 0) stream.realign();
+      const at = stream.pos;
+      const have = stream.end - at;
+      if (have < PduBytes.COMMON) return;
+      const word0 = i32[at >> 2]!;
+      const bytes = i32[(at >> 2) + 1]!;
+      const type = word0 & 0xff;
+      if (type === PduType.CAPSULE_CMD && this.negotiated !== null) {
+        if (!this.#checkCapsule(word0, bytes) || have < bytes) return;
+        if (!this.#takeCapsule(at, word0, bytes)) return;
+      } else if (type === PduType.H2C_DATA && this.ready) {
+        if (have < PduBytes.DATA + this.#headerDigest || have < word0 >>> 24) return;
+        if (!this.#takeDataHeader(at, word0, bytes)) return;
+      } else if (!this.#takeOther(at, have, type, bytes)) return;
+    }
+  }
+
+  /** ICReq, termination requests, and what has no place here. False: nothing more can be parsed. */
+  #takeOther(at: number, have: number, type: number, bytes: number): boolean {
+    if (type === PduType.IC_REQ && this.negotiated === null) {
+      if (bytes !== PduBytes.IC) return this.#fatal(TermError.INVALID_HEADER_FIELD, 4);
+      if (have < PduBytes.IC) return false;
+      return this.#takeIcRequest(at);
+    }
+    if (type === PduType.H2C_TERM_REQ) {
+      this.stream.close("terminated by the host");
+      return false;
+    }
+    const ours =
+      type === PduType.IC_REQ || type === PduType.CAPSULE_CMD || type === PduType.H2C_DATA;
+    return this.#fatal(ours ? TermError.PDU_SEQUENCE : TermError.INVALID_HEADER_FIELD, 0);
+  }
+
+  #takeIcRequest(at: number): boolean {
+    const view = new DataView(this.arena.u8.buffer, at, PduBytes.IC);
+    if (view.getUint8(2) !== PduBytes.IC) return this.#fatal(TermError.INVALID_HEADER_FIELD, 2);
+    const request = decodeIc(view);
+    if (request.version !== 0) return this.#fatal(TermError.UNSUPPORTED_PARAMETER, 8);
+    if (request.dataAlign > 31) return this.#fatal(TermError.INVALID_HEADER_FIELD, 10);
+    const to = this.stream.reserve(PduBytes.IC);
+    if (to < 0) return this.waitForRoom();
+    const { headerDigest, dataDigest } = request;
+    const max = this.target.options.h2cDataBytes;
+    const response = { version: 0, dataAlign: 0, headerDigest, dataDigest, max };
+    this.arena.u8.set(encodeIc("response", response), to);
+    this.stream.pos = at + PduBytes.IC;
+    this.#agree({ headerDigest, dataDigest, dataAlign: (request.dataAlign + 1) * 4 });
+    return true;
+  }
+
+  /** Checks a command capsule's header before anything behind it is looked at. */
+  #checkCapsule(word0: number, bytes: number): boolean {
+    const flags = (word0 >>> 8) & 0xff;
+    if ((flags & ~this.#digestFlags) !== 0) return this.#fatal(TermError.INVALID_HEADER_FIELD, 1);
+    if (((word0 >>> 16) & 0xff) !== PduBytes.CAPSULE_CMD) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 2);
+    }
+    const headerEnd = PduBytes.CAPSULE_CMD + this.#headerDigest;
+    if (bytes < headerEnd || bytes > CAPSULE_BYTES_MAX) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 4);
+    }
+    const dataAt = word0 >>> 24;
+    if (dataAt === 0 ? bytes !== headerEnd : dataAt < headerEnd || dataAt > bytes) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 3);
+    }
+    return true;
+  }
+
+  get #digestFlags(): number {
+    return (
+      (this.#headerDigest > 0 ? PduFlag.HEADER_DIGEST : 0) |
+      (this.#dataDigest > 0 ? PduFlag.DATA_DIGEST : 0)
+    );
+  }
+
+  /** Hands a whole capsule to the handler. False: it stays, or the connection ends. */
+  #takeCapsule(at: number, word0: number, bytes: number): boolean {
+    if (this.#headerDigest > 0 && !this.#digestHolds(at, PduBytes.CAPSULE_CMD)) {
+      return this.#fatal(TermError.HEADER_DIGEST, 0);
+    }
+    if (!this.stream.sendRoom) return this.#waitForSent();
+    const dataAt = word0 >>> 24;
+    const digest = dataAt === 0 ? 0 : this.#dataDigest;
+    const dataBytes = dataAt === 0 ? 0 : bytes - dataAt - digest;
+    if (dataBytes < 0) return this.#fatal(TermError.INVALID_HEADER_FIELD, 3);
+    const data = dataBytes > 0 ? at + dataAt : NONE;
+    this.capsuleIntact =
+      digest === 0 || dataBytes === 0 || this.#digestHolds(at + dataAt, dataBytes);
+    if (!this.handler.onCapsule(at + PduBytes.COMMON, data, dataBytes)) {
+      if (!this.stream.closing && !this.detached) return this.waitForRoom();
+      return false;
+    }
+    if (this.stream.closing || this.detached) return false;
+    this.stream.pos = at + bytes;
+    return true;
+  }
+
+  /** False when the data digest of the capsule being handled does not hold. */
+  capsuleIntact = true;
+
+  /** True when the 4 bytes behind `length` bytes at arena offset `at` are their CRC-32C. */
+  #digestHolds(at: number, length: number): boolean {
+    const { arena } = this;
+    const word = arena.u8;
+    const end = at + length;
+    const found =
+      (word[end]! | (word[end + 1]! << 8) | (word[end + 2]! << 16) | (word[end + 3]! << 24)) >>> 0;
+    return crc32c(arena.address + at, length) === found;
+  }
+
+  /** Ends the connection with a termination request (3.6.2.4). Always false. */
+  #fatal(status: number, info: number): false {
+    const { stream, arena } = this;
+    if (stream.closing) return false;
+    const cause = arena.u8.subarray(stream.pos, Math.min(stream.end, stream.pos + 128));
+    const pdu = encodeTermReq("controller", status, info, cause);
+    const at = stream.reserve(pdu.byteLength);
+    if (at >= 0) arena.u8.set(pdu, at);
+    const reason = `protocol error: ${termErrorNames[status]} (byte ${info})`;
+    this.target.options.log("warn", "connection ended", { reason });
+    stream.closeAfterSend(reason);
+    return false;
+  }
+
+  /** For handlers: the host broke a rule of the queue (too many commands, a reused id). */
+  violation(): void {
+    this.#fatal(TermError.PDU_SEQUENCE, 0);
+  }
+
+  /** Stops reading until memory or slots were given back; then `onRoom` is called. Always false. */
+  waitForRoom(): false {
+    this.stream.block();
+    if (!this.#waiting) {
+      this.#waiting = true;
+      this.reactor.waitForResources(this);
+    }
+    return false;
+  }
+
+  /** Stops reading until the peer has taken some of what is queued for it. Always false. */
+  #waitForSent(): false {
+    this.stream.block();
+    return false;
+  }
+
+  resume(): void {
+    this.#waiting = false;
+    if (this.stream.closing || this.detached) return;
+    this.handler.onRoom();
+    this.stream.unblock();
+  }
+
+  onSent(): void {
+    this.handler.onRoom();
+    if (!this.#waiting && this.stream.blocked && this.stream.sendRoom) this.stream.unblock();
+  }
+
+  // -------------------------------------------------------------------------------- host data
+
+  /** Asks for `io.length[slot]` bytes into `io.buffer[slot]`. False when there is no room for it. */
+  requestHostData(slot: number): boolean {
+    const at = this.stream.reserve(PduBytes.R2T + this.#headerDigest);
+    if (at < 0) return false;
+    const words = this.arena.i32;
+    const w = at >> 2;
+    words[w] = R2T_WORD0;
+    words[w + 1] = PduBytes.R2T;
+    words[w + 2] = (this.io.tagA[slot]! & 0xffff) | (slot << 16);
+    words[w + 3] = 0;
+    words[w + 4] = this.io.length[slot]!;
+    words[w + 5] = 0;
+    if (this.#headerDigest > 0) this.#signHeader(at, PduBytes.R2T);
+    this.io.tagB[slot] = 0;
+    this.target.awaiting[slot] = this;
+    return true;
+  }
+
+  /** Checks the header of an H2CData PDU (3.6.2.9) and makes its data the next thing received. */
+  #takeDataHeader(at: number, word0: number, bytes: number): boolean {
+    if (this.#headerDigest > 0 && !this.#digestHolds(at, PduBytes.DATA)) {
+      return this.#fatal(TermError.HEADER_DIGEST, 0);
+    }
+    const words = this.arena.i32;
+    const w = at >> 2;
+    const flags = (word0 >>> 8) & 0xff;
+    if ((flags & ~(this.#digestFlags | PduFlag.LAST)) !== 0) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 1);
+    }
+    if (((word0 >>> 16) & 0xff) !== PduBytes.DATA) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 2);
+    }
+    const dataAt = word0 >>> 24;
+    const dataOffset = words[w + 3]!;
+    const dataBytes = words[w + 4]!;
+    if (dataAt < PduBytes.DATA + this.#headerDigest) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 3);
+    }
+    if (dataBytes < 0 || dataBytes > this.target.options.h2cDataBytes) {
+      return this.#fatal(TermError.TRANSFER_LIMIT, 16);
+    }
+    if (bytes !== dataAt + dataBytes + this.#dataDigest || dataBytes === 0) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 4);
+    }
+    const slot = words[w + 2]! >>> 16;
+    if (this.target.awaiting[slot] !== this) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 10);
+    }
+    if ((words[w + 2]! & 0xffff) !== (this.io.tagA[slot]! & 0xffff)) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 8);
+    }
+    const received = this.io.tagB[slot]!;
+    if (dataOffset !== received || received + dataBytes > this.io.length[slot]!) {
+      return this.#fatal(TermError.OUT_OF_RANGE, 12);
+    }
+    const isLast = received + dataBytes === this.io.length[slot]!;
+    if (isLast !== ((flags & PduFlag.LAST) !== 0)) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 1);
+    }
+    this.stream.pos = at + dataAt;
+    this.#inSlot = slot;
+    this.#inAt = this.io.buffer[slot]! + received;
+    this.#inLeft = dataBytes;
+    this.#inBytes = dataBytes;
+    this.#inActive = true;
+    return true;
+  }
+
+  /** Moves received host data to its place. True when the PDU is complete. */
+  #takeHostData(): boolean {
+    const { stream, arena } = this;
+    if (this.#inLeft > 0) {
+      const n = Math.min(this.#inLeft, stream.end - stream.pos);
+      if (n > 0) {
+        copyMemory(arena.address + this.#inAt, arena.address + stream.pos, n);
+        stream.pos += n;
+        this.#inAt += n;
+        this.#inLeft -= n;
+      }
+      if (this.#inLeft > 0) {
+        if (this.#inLeft >= RECEIVE_INTO_BYTES_MIN) stream.receiveInto(this.#inAt, this.#inLeft);
+        return false;
+      }
+    }
+    let intact = true;
+    if (this.#dataDigest > 0) {
+      if (stream.end - stream.pos < PduBytes.DIGEST) return false;
+      const u8 = arena.u8;
+      const p = stream.pos;
+      const found = (u8[p]! | (u8[p + 1]! << 8) | (u8[p + 2]! << 16) | (u8[p + 3]! << 24)) >>> 0;
+      const start = this.#inAt - this.#inBytes;
+      intact = crc32c(arena.address + start, this.#inBytes) === found;
+      stream.pos += PduBytes.DIGEST;
+    }
+    this.#finishDataPdu(intact);
+    return true;
+  }
+
+  onReceivedInto(): void {
+    this.lastSeenNs = this.reactor.now;
+    this.#inAt += this.#inLeft;
+    this.#inLeft = 0;
+    // The digest, if any, comes with the bytes that follow.
+    if (this.#dataDigest === 0) this.#finishDataPdu(true);
+  }
+
+  #finishDataPdu(intact: boolean): void {
+    const slot = this.#inSlot;
+    this.#inActive = false;
+    const received = this.io.tagB[slot]! + this.#inBytes;
+    this.io.tagB[slot] = received;
+    if (!intact) this.target.damaged[slot] = 1;
+    if (received < this.io.length[slot]!) return;
+    this.target.awaiting[slot] = null;
+    const allIntact = this.target.damaged[slot] === 0;
+    this.target.damaged[slot] = 0;
+    this.handler.onHostData(slot, allIntact);
+  }
+
+  // ---------------------------------------------------------------------------------- sending
+
+  /** Appends a digest behind the `length` header bytes at `at` and corrects flags and PLEN. */
+  #signHeader(at: number, length: number): void {
+    const { arena } = this;
+    const words = arena.i32;
+    const w = at >> 2;
+    words[w] = words[w]! | (PduFlag.HEADER_DIGEST << 8);
+    words[w + 1] = words[w + 1]! + PduBytes.DIGEST;
+    words[(at + length) >> 2] = crc32c(arena.address + at, length);
+  }
+
+  /** Queues a response capsule. `status` is SCT << 8 | SC, with STATUS_DNR. False: no room. */
+  respond(cid: number, status: number, sqHead: number, dw0: number, dw1: number): boolean {
+    const at = this.stream.reserve(PduBytes.CAPSULE_RESP + this.#headerDigest);
+    if (at < 0) return false;
+    const words = this.arena.i32;
+    const w = at >> 2;
+    words[w] = CAPSULE_RESP_WORD0;
+    words[w + 1] = PduBytes.CAPSULE_RESP;
+    words[w + 2] = dw0;
+    words[w + 3] = dw1;
+    words[w + 4] = sqHead;
+    words[w + 5] = cid | (status << 17);
+    if (this.#headerDigest > 0) this.#signHeader(at, PduBytes.CAPSULE_RESP);
+    return true;
+  }
+
+  /**
+   * Room for a C2HData PDU with `length` bytes of data in the send chunk; returns the arena offset
+   * of the data, or -1. To be followed in the same turn by `finishData` or `dropData`.
+   */
+  reserveData(length: number): number {
+    const at = this.stream.reserve(this.#dataAt + length + this.#dataDigest);
+    return at < 0 ? NONE : at + this.#dataAt;
+  }
+
+  /** Completes a PDU begun by `reserveData`; `last` also says that no response capsule follows. */
+  finishData(data: number, length: number, cid: number, success: boolean): void {
+    this.#dataHeader(data - this.#dataAt, length, cid, success);
+    if (this.#dataDigest > 0) this.#signData(data, length, data + length);
+  }
+
+  /** Takes back what `reserveData` reserved. */
+  dropData(length: number): void {
+    this.stream.giveBack(this.#dataAt + length + this.#dataDigest);
+  }
+
+  /**
+   * Queues a C2HData PDU whose data is sent from the buffer at `data`, which is given back to the
+   * arena once sent. False: no room, the buffer stays the caller's.
+   */
+  sendData(data: number, length: number, cid: number, success: boolean): boolean {
+    const { stream } = this;
+    if (!stream.sendRoom) return false;
+    const at = stream.reserve(this.#dataAt);
+    if (at < 0) return false;
+    this.#dataHeader(at, length, cid, success);
+    if (this.#dataDigest > 0) {
+      // The digest is written into the chunk before the data is queued in front of it, so that the
+      // whole PDU is either queued or not.
+      const digest = this.#digestOf(data, length);
+      stream.attach(data, length, data);
+      const end = stream.reserve(PduBytes.DIGEST);
+      if (end < 0) {
+        // A PDU cannot be half queued: without memory for 4 bytes the connection cannot go on.
+        stream.close("out of memory for a data digest");
+        return true;
+      }
+      this.#putWord(end, digest);
+      return true;
+    }
+    return stream.attach(data, length, data);
+  }
+
+  #dataHeader(at: number, length: number, cid: number, success: boolean): void {
+    const words = this.arena.i32;
+    const w = at >> 2;
+    const flags = PduFlag.LAST | (success ? PduFlag.SUCCESS : 0);
+    const digest = this.#dataDigest > 0 ? PduFlag.DATA_DIGEST : 0;
+    words[w] = pduWord0(PduType.C2H_DATA, flags | digest, PduBytes.DATA, this.#dataAt);
+    words[w + 1] = this.#dataAt + length + this.#dataDigest - this.#headerDigest;
+    words[w + 2] = cid;
+    words[w + 3] = 0;
+    words[w + 4] = length;
+    words[w + 5] = 0;
+    if (this.#headerDigest > 0) this.#signHeader(at, PduBytes.DATA);
+    for (let pad = at + PduBytes.DATA + this.#headerDigest; pad < at + this.#dataAt; pad += 4) {
+      words[pad >> 2] = 0;
+    }
+  }
+
+  #digestOf(at: number, length: number): number {
+    return crc32cFinish(crc32cUpdate(CRC32C_START, this.arena.address + at, length));
+  }
+
+  #signData(data: number, length: number, to: number): void {
+    this.#putWord(to, this.#digestOf(data, length));
+  }
+
+  #putWord(at: number, value: number): void {
+    assert((at & 3) === 0, "digests are aligned");
+    this.arena.i32[at >> 2] = value;
+  }
+
+  // ------------------------------------------------------------------------------- the end of it
+
+  /** True once another reactor has taken the connection. */
+  detached = false;
+
+  /** Ends the connection. */
+  close(reason: string): void {
+    this.stream.close(reason);
+  }
+
+  onClosed(reason: string): void {
+    const awaiting: number[] = [];
+    const { awaiting: owners } = this.target;
+    for (let slot = 0; slot < owners.length; slot++) {
+      if (owners[slot] !== this) continue;
+      owners[slot] = null;
+      this.target.damaged[slot] = 0;
+      awaiting.push(slot);
+    }
+    this.handler.onClosed(awaiting);
+    this.target.connectionClosed(this, reason);
+  }
+}

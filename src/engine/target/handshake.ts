@@ -1,0 +1,176 @@
+/**
+ * The first command of every connection: Connect (Base 2.0, 6.3). It names the subsystem; when that
+ * lives on another reactor the connection moves there and the command is taken again.
+ */
+import { TrilithError } from "../../errors.ts";
+import { FABRICS_OPCODE, FabricsType, STATUS_DNR, Status } from "../../nvme/constants.ts";
+import {
+  CONNECT_DATA_BYTES,
+  CONTROLLER_ID_DYNAMIC,
+  type ConnectCommand,
+  type ConnectData,
+  decodeConnectCommand,
+  decodeConnectData,
+} from "../../nvme/fabrics.ts";
+import { AdminQueue } from "./admin-queue.ts";
+import type { CommandHandler, Connection } from "./connection.ts";
+import { Controller } from "./controller.ts";
+import { IoQueue } from "./io-queue.ts";
+import {
+  ADMIN_QUEUE_ENTRIES_MAX,
+  IN_CAPSULE_BYTES,
+  IO_QUEUE_ENTRIES_MAX,
+  IO_QUEUES_MAX,
+} from "./limits.ts";
+import type { Subsystem } from "./subsystem.ts";
+
+/** Result dword of "invalid parameters": where the fault is (Base 2.0, figure 394). */
+const IN_DATA = 1 << 16;
+const AT_QUEUE_ID = 42;
+const AT_QUEUE_SIZE = 44;
+const AT_CONTROLLER_ID = 16;
+const AT_SUBSYSTEM_NQN = 256;
+const AT_HOST_NQN = 512;
+
+/** How Connect ended: a controller id, or a status with its result dword. */
+type Outcome = { readonly controller: Controller } | { readonly status: number; dw0: number };
+
+function refused(status: number, dw0 = 0): Outcome {
+  return { status: status | STATUS_DNR, dw0 };
+}
+
+export class Handshake implements CommandHandler {
+  readonly #connection: Connection;
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  onCapsule(sqe: number, data: number, dataBytes: number): boolean {
+    const { arena, target } = this.#connection;
+    const view = new DataView(arena.u8.buffer, sqe, 64);
+    const cid = view.getUint16(2, true);
+    const isConnect =
+      view.getUint8(0) === FABRICS_OPCODE && view.getUint8(4) === FabricsType.CONNECT;
+    if (!isConnect) return this.#respond(cid, Status.COMMAND_SEQUENCE_ERROR | STATUS_DNR, 0);
+    if (data < 0 || dataBytes !== CONNECT_DATA_BYTES || dataBytes > IN_CAPSULE_BYTES) {
+      return this.#respond(cid, Status.DATA_SGL_LENGTH_INVALID | STATUS_DNR, 0);
+    }
+    if (!this.#connection.capsuleIntact) {
+      return this.#respond(cid, Status.TRANSIENT_TRANSPORT_ERROR, 0);
+    }
+    const command = decodeConnectCommand(view);
+    const connect = decodeConnectData(arena.u8.slice(data, data + dataBytes));
+    if ("invalidAt" in connect) {
+      return this.#respond(
+        cid,
+        Status.CONNECT_INVALID_PARAMETERS | STATUS_DNR,
+        IN_DATA | connect.invalidAt,
+      );
+    }
+    const elsewhere = target.reactorOf(connect.subsystemNqn);
+    if (elsewhere !== undefined && elsewhere !== target.reactor.index) {
+      return this.#handOver(elsewhere);
+    }
+    return this.#connect(cid, command, connect);
+  }
+
+  #handOver(reactorIndex: number): boolean {
+    const connection = this.#connection;
+    const rest = connection.stream.detach();
+    if (rest === undefined) return false; // The negotiation's answer is still being sent.
+    connection.detached = true;
+    connection.target.handOver(connection, reactorIndex, rest);
+    return true;
+  }
+
+  #respond(cid: number, status: number, dw0: number): boolean {
+    const done = this.#connection.respond(cid, status, 1, dw0, 0);
+    if (done && status !== 0) this.#connection.stream.closeAfterSend("Connect refused");
+    return done;
+  }
+
+  #connect(cid: number, command: ConnectCommand, data: ConnectData): boolean {
+    const connection = this.#connection;
+    const subsystem = connection.target.subsystem(data.subsystemNqn);
+    const outcome: Outcome =
+      subsystem === undefined
+        ? refused(Status.CONNECT_INVALID_PARAMETERS, IN_DATA | AT_SUBSYSTEM_NQN)
+        : this.#admit(subsystem, command, data);
+    if ("status" in outcome) {
+      connection.target.options.log("warn", "connect refused", {
+        nqn: data.subsystemNqn,
+        host: data.hostNqn,
+        queue: command.queueId,
+        status: (outcome.status & 0x7ff).toString(16),
+      });
+      return this.#respond(cid, outcome.status, outcome.dw0);
+    }
+    connection.ready = true;
+    connection.handler.onRoom();
+    return connection.respond(cid, 0, 1, outcome.controller.id, 0);
+  }
+
+  #admit(subsystem: Subsystem, command: ConnectCommand, data: ConnectData): Outcome {
+    if (command.recordFormat !== 0) return refused(Status.CONNECT_INCOMPATIBLE_FORMAT);
+    if (!subsystem.admits(data.hostNqn)) return refused(Status.CONNECT_INVALID_HOST);
+    const entriesMax = command.queueId === 0 ? ADMIN_QUEUE_ENTRIES_MAX : IO_QUEUE_ENTRIES_MAX;
+    if (command.entries < 2 || command.entries > entriesMax) {
+      return refused(Status.CONNECT_INVALID_PARAMETERS, AT_QUEUE_SIZE);
+    }
+    return command.queueId === 0
+      ? this.#admitAdmin(subsystem, command, data)
+      : this.#admitIo(subsystem, command, data);
+  }
+
+  #admitAdmin(subsystem: Subsystem, command: ConnectCommand, data: ConnectData): Outcome {
+    if (data.controllerId !== CONTROLLER_ID_DYNAMIC) {
+      return refused(Status.CONNECT_INVALID_PARAMETERS, IN_DATA | AT_CONTROLLER_ID);
+    }
+    const admin = new AdminQueue(this.#connection, command.entries, command.flowControlOff);
+    try {
+      const controller = new Controller(subsystem, admin, {
+        nqn: data.hostNqn,
+        id: data.hostId,
+        keepAliveMs: command.keepAliveMs,
+      });
+      admin.controller = controller;
+      this.#connection.handler = admin;
+      return { controller };
+    } catch (error) {
+      if (error instanceof TrilithError) return refused(Status.CONNECT_CONTROLLER_BUSY);
+      throw error;
+    }
+  }
+
+  #admitIo(subsystem: Subsystem, command: ConnectCommand, data: ConnectData): Outcome {
+    const controller = subsystem.controllers.get(data.controllerId);
+    if (controller === undefined || controller.ended) {
+      return refused(Status.CONNECT_INVALID_PARAMETERS, IN_DATA | AT_CONTROLLER_ID);
+    }
+    if (controller.hostNqn !== data.hostNqn || controller.hostId !== data.hostId) {
+      return refused(Status.CONNECT_INVALID_PARAMETERS, IN_DATA | AT_HOST_NQN);
+    }
+    const { queueId } = command;
+    if (!controller.enabled || queueId > IO_QUEUES_MAX || controller.queues.has(queueId)) {
+      return refused(Status.CONNECT_INVALID_PARAMETERS, AT_QUEUE_ID);
+    }
+    const { entries, flowControlOff } = command;
+    const queue = new IoQueue(this.#connection, controller, queueId, entries, flowControlOff);
+    controller.queues.set(queueId, queue);
+    this.#connection.handler = queue;
+    return { controller };
+  }
+
+  onHostData(): void {
+    throw new Error("no command of the handshake asks for data");
+  }
+
+  onRoom(): void {
+    // Nothing is kept back: a command without room is simply offered again.
+  }
+
+  onClosed(): void {
+    // No controller exists yet.
+  }
+}

@@ -1,0 +1,30 @@
+/** Every bound of the target, and what happens when it is reached. */
+
+/** Data that may travel inside a command capsule (IOCCSZ). Larger writes are asked for by R2T. */
+export const IN_CAPSULE_BYTES = 8192;
+/** Largest data PDU that a host may send (MAXH2CDATA), by default. */
+export const H2C_DATA_BYTES_DEFAULT = 1 << 20;
+export const H2C_DATA_BYTES_MIN = 4096;
+/** Entries of an I/O queue (CAP.MQES + 1) and of an admin queue. More: Connect fails. */
+export const IO_QUEUE_ENTRIES_MAX = 1024;
+export const ADMIN_QUEUE_ENTRIES_MAX = 128;
+/** I/O queues of a controller. A host asking for more is granted these. */
+export const IO_QUEUES_MAX = 128;
+/** Largest transfer of one command in bytes, by default and at most (MDTS). */
+export const TRANSFER_BYTES_MAX = 1 << 20;
+/** Reads up to this size are gathered into the send chunk; larger ones are sent from where they lie. */
+export const GATHER_BYTES_MAX = 16 << 10;
+/** Payload of at least this size still to come is received straight into its buffer. */
+export const RECEIVE_INTO_BYTES_MIN = 4 << 10;
+/** Async Event Requests a controller may have outstanding (AERL + 1). */
+export const ASYNC_EVENTS_MAX = 4;
+/** Keep-alive time-out granularity (KAS, units of 100 ms) and what is assumed on discovery. */
+export const KEEP_ALIVE_GRANULARITY = 10;
+/** Connections of one listener. One more is accepted and closed at once. */
+export const CONNECTIONS_MAX = 4096;
+/** A connection that has not finished Connect by then is closed. */
+export const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Controllers of one subsystem. One more: Connect answers "controller busy". */
+export const CONTROLLERS_MAX = 1024;
+/** Ready time-out reported in CAP.TO, in units of 500 ms. */
+export const READY_TIMEOUT = 20;

@@ -1,0 +1,163 @@
+/**
+ * The NVMe/TCP target of one reactor: its listeners, its connections, and the subsystems that live
+ * here. Which reactor a subsystem lives on is known to all of them, so that a connection accepted
+ * anywhere finds its place.
+ */
+import { ACCEPT_MULTISHOT, CqeFlag, closeFd, Op, tuneConnection } from "../../../ffi/index.ts";
+import { TrilithError } from "../../errors.ts";
+import type { CqeHandler, Reactor } from "../reactor/reactor.ts";
+import type { RecvBuffers } from "../reactor/tcp-stream.ts";
+import { CommandWords } from "./command-queue.ts";
+import { Connection, type Negotiated } from "./connection.ts";
+import { Handshake } from "./handshake.ts";
+import { CONNECTIONS_MAX } from "./limits.ts";
+import type { Subsystem } from "./subsystem.ts";
+
+export type LogLevel = "debug" | "info" | "warn" | "error";
+export type Log = (level: LogLevel, text: string, fields?: Record<string, unknown>) => void;
+
+export interface TargetOptions {
+  /** MAXH2CDATA. */
+  readonly h2cDataBytes: number;
+  /** Firmware revision of Identify, 8 characters at most. */
+  readonly firmware: string;
+  readonly log: Log;
+  /** Passes a connection to another reactor. */
+  readonly handOver: (moved: HandedOver) => void;
+}
+
+/** A connection on its way between reactors. */
+export interface HandedOver {
+  readonly reactorIndex: number;
+  readonly fd: number;
+  readonly negotiated: Negotiated;
+  /** Received and not yet parsed, starting at the Connect capsule. */
+  readonly bytes: Uint8Array;
+}
+
+class Listener implements CqeHandler {
+  readonly fd: number;
+  readonly #target: Target;
+  readonly #handler: number;
+  #closed = false;
+  #onClosed: (() => void) | null = null;
+
+  constructor(target: Target, fd: number) {
+    this.#target = target;
+    this.fd = fd;
+    this.#handler = target.reactor.addHandler(this);
+    this.#accept();
+  }
+
+  #accept(): void {
+    const op = Op.ACCEPT | ACCEPT_MULTISHOT;
+    this.#target.reactor.ring.prep(op, this.fd, 0, 0, 0, 0, 0, this.#handler);
+  }
+
+  onCqe(_token: number, result: number, flags: number): void {
+    if (result >= 0) this.#target.accepted(result);
+    if ((flags & CqeFlag.MORE) !== 0) return;
+    if (!this.#closed) {
+      // The kernel ended the multishot (out of descriptors, say): begin again a little later.
+      if (result >= 0) this.#accept();
+      else this.#target.reactor.after(100, () => this.#closed || this.#accept());
+      return;
+    }
+    this.#target.reactor.removeHandler(this.#handler);
+    this.#onClosed?.();
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const done = new Promise<void>((resolve) => {
+      this.#onClosed = resolve;
+    });
+    const CANCEL_ALL_BY_FD = 1 | 2;
+    await this.#target.reactor.submit(Op.ASYNC_CANCEL, this.fd, 0, 0, 0, CANCEL_ALL_BY_FD);
+    await done;
+  }
+}
+
+export class Target {
+  readonly reactor: Reactor;
+  readonly buffers: RecvBuffers;
+  readonly options: TargetOptions;
+  readonly words: CommandWords;
+  /** Connection that a request slot waits for host data from. */
+  readonly awaiting: (Connection | null)[];
+  /** 1 when some data PDU of the slot's transfer had a wrong digest. */
+  readonly damaged: Uint8Array;
+  readonly connections = new Set<Connection>();
+  readonly #subsystems = new Map<string, Subsystem>();
+  readonly #listeners: Listener[] = [];
+  #routes: ReadonlyMap<string, number> = new Map();
+
+  constructor(reactor: Reactor, buffers: RecvBuffers, options: TargetOptions) {
+    this.reactor = reactor;
+    this.buffers = buffers;
+    this.options = options;
+    const slots = reactor.io.capacity;
+    this.words = new CommandWords(slots);
+    this.awaiting = new Array<Connection | null>(slots).fill(null);
+    this.damaged = new Uint8Array(slots);
+  }
+
+  /** Starts accepting on a listening socket. */
+  listen(fd: number): void {
+    this.#listeners.push(new Listener(this, fd));
+  }
+
+  /** Which reactor each subsystem lives on, by NQN. */
+  setRoutes(routes: ReadonlyMap<string, number>): void {
+    this.#routes = routes;
+  }
+
+  /** Reactor of a subsystem, or undefined when nobody has it. */
+  reactorOf(nqn: string): number | undefined {
+    if (this.#subsystems.has(nqn)) return this.reactor.index;
+    return this.#routes.get(nqn);
+  }
+
+  addSubsystem(subsystem: Subsystem): void {
+    if (this.#subsystems.has(subsystem.nqn)) {
+      throw new TrilithError("AlreadyExists", `subsystem ${subsystem.nqn} exists already`);
+    }
+    this.#subsystems.set(subsystem.nqn, subsystem);
+  }
+
+  subsystem(nqn: string): Subsystem | undefined {
+    return this.#subsystems.get(nqn);
+  }
+
+  /** For listeners: a socket was accepted. */
+  accepted(fd: number): void {
+    if (this.connections.size >= CONNECTIONS_MAX) {
+      this.options.log("warn", "connection refused", { limit: CONNECTIONS_MAX });
+      closeFd(fd);
+      return;
+    }
+    tuneConnection(fd);
+    const connection = new Connection(this, fd, (c) => new Handshake(c));
+    this.connections.add(connection);
+    connection.stream.start();
+  }
+
+  /** Passes a connection on; its stream is detached already. */
+  handOver(connection: Connection, reactorIndex: number, bytes: Uint8Array): void {
+    this.connections.delete(connection);
+    const { fd } = connection.stream;
+    const negotiated = connection.negotiated!;
+    this.options.handOver({ reactorIndex, fd, negotiated, bytes });
+  }
+
+  /** Takes a connection that another reactor accepted. */
+  takeOver(moved: HandedOver): void {
+    const connection = new Connection(this, moved.fd, (c) => new Handshake(c));
+    this.connections.add(connection);
+    connection.resumeAt(moved.negotiated, moved.bytes);
+  }
+
+  connectionClosed(connection: Connection, _reason: string): void {
+    this.connections.delete(connection);
+  }
+}
