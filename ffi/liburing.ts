@@ -283,7 +283,7 @@ export class Ring {
     token: number,
     handler: number,
   ): number {
-    if (((this.#tail - Atomics.load(this.#sqHeadWord, 0)) | 0) >= this.sqEntries) this.submit();
+    if (((this.#tail - Atomics.load(this.#sqHeadWord, 0)) | 0) >= this.sqEntries) this.#makeRoom();
     const at = (this.#tail & this.#sqMask) << SQE_WORDS_LOG2;
     this.#tail = (this.#tail + 1) | 0;
     const s = this.sqes;
@@ -304,6 +304,14 @@ export class Ring {
     s[at + 14] = 0;
     s[at + 15] = 0;
     return at;
+  }
+
+  /** Hands a full queue over. An entry is never overwritten: throws when the kernel takes none. */
+  #makeRoom(): void {
+    const result = this.enter(0, 0);
+    if (this.unsubmitted >= this.sqEntries) {
+      throw new NativeError("io_uring_enter", -result, "(the submission queue is full)");
+    }
   }
 
   /** Entries queued and not yet handed to the kernel. */
