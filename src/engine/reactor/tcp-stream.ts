@@ -244,9 +244,9 @@ export class TcpStream implements CqeHandler, TurnEnd {
     return this.#blocked;
   }
 
-  /** Parses what is left over, then goes on receiving. */
+  /** Parses what is left over, then goes on receiving. Without effect after `closeAfterSend`. */
   unblock(): void {
-    if (!this.#blocked) return;
+    if (!this.#blocked || this.#closeWhenSent) return;
     this.#blocked = false;
     if (this.closing || this.#armed) return;
     if (this.#intoLeft === 0 && this.pos < this.end) this.#parse();
@@ -366,7 +366,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
     this.#intoAt += result;
     this.#intoLeft -= result;
     if (this.closing) return;
-    if (this.#intoLeft === 0) {
+    if (this.#intoLeft === 0 && !this.#closeWhenSent) {
       this.#owner.onReceivedInto();
       if (this.closing || this.#detached) return;
     }
@@ -531,7 +531,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
       this.close(this.#reason);
       return;
     }
-    this.#owner.onSent();
+    if (!this.#closeWhenSent) this.#owner.onSent();
     if (this.#segCount > 0) this.reactor.atTurnEnd(this);
   }
 
@@ -566,7 +566,8 @@ export class TcpStream implements CqeHandler, TurnEnd {
 
   /**
    * Ends the connection once what is queued has been sent (a termination request, say), or after
-   * `CLOSE_LINGER_MS` when the peer does not take it.
+   * `CLOSE_LINGER_MS` when the peer does not take it. Nothing more is received, and of the owner
+   * only `onClosed` is called any more.
    */
   closeAfterSend(reason: string): void {
     if (this.closing || this.#closeWhenSent) return;
