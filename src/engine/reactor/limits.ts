@@ -61,3 +61,5 @@ export const SEND_QUEUE_BYTES_MAX = 4 << 20;
 export const RECV_ROOM_MIN = 64 << 10;
 /** How long a connection that is being refused may take to receive the reason. */
 export const CLOSE_LINGER_MS = 5_000;
+/** How long a listener rests when accepting failed (out of descriptors, say). */
+export const ACCEPT_RETRY_MS = 100;

@@ -3,9 +3,10 @@
  * here. Which reactor a subsystem lives on is known to all of them, so that a connection accepted
  * anywhere finds its place.
  */
-import { ACCEPT_MULTISHOT, CqeFlag, closeFd, Op, tuneConnection } from "../../../ffi/index.ts";
+import { closeFd, tuneConnection } from "../../../ffi/index.ts";
 import { TrilithError } from "../../errors.ts";
-import type { CqeHandler, Reactor } from "../reactor/reactor.ts";
+import { Listener } from "../reactor/listener.ts";
+import type { Reactor } from "../reactor/reactor.ts";
 import type { RecvBuffers } from "../reactor/tcp-stream.ts";
 import { CommandWords } from "./command-queue.ts";
 import { Connection, type Negotiated } from "./connection.ts";
@@ -35,49 +36,6 @@ export interface HandedOver {
   readonly bytes: Uint8Array;
 }
 
-class Listener implements CqeHandler {
-  readonly fd: number;
-  readonly #target: Target;
-  readonly #handler: number;
-  #closed = false;
-  #onClosed: (() => void) | null = null;
-
-  constructor(target: Target, fd: number) {
-    this.#target = target;
-    this.fd = fd;
-    this.#handler = target.reactor.addHandler(this);
-    this.#accept();
-  }
-
-  #accept(): void {
-    const op = Op.ACCEPT | ACCEPT_MULTISHOT;
-    this.#target.reactor.ring.prep(op, this.fd, 0, 0, 0, 0, 0, this.#handler);
-  }
-
-  onCqe(_token: number, result: number, flags: number): void {
-    if (result >= 0) this.#target.accepted(result);
-    if ((flags & CqeFlag.MORE) !== 0) return;
-    if (!this.#closed) {
-      // The kernel ended the multishot (out of descriptors, say): begin again a little later.
-      if (result >= 0) this.#accept();
-      else this.#target.reactor.after(100, () => this.#closed || this.#accept());
-      return;
-    }
-    this.#target.reactor.removeHandler(this.#handler);
-    this.#onClosed?.();
-  }
-
-  async close(): Promise<void> {
-    this.#closed = true;
-    const done = new Promise<void>((resolve) => {
-      this.#onClosed = resolve;
-    });
-    const CANCEL_ALL_BY_FD = 1 | 2;
-    await this.#target.reactor.submit(Op.ASYNC_CANCEL, this.fd, 0, 0, 0, CANCEL_ALL_BY_FD);
-    await done;
-  }
-}
-
 export class Target {
   readonly reactor: Reactor;
   readonly buffers: RecvBuffers;
@@ -104,7 +62,7 @@ export class Target {
 
   /** Starts accepting on a listening socket. */
   listen(fd: number): void {
-    this.#listeners.push(new Listener(this, fd));
+    this.#listeners.push(new Listener(this.reactor, fd, (accepted) => this.accepted(accepted)));
   }
 
   /** Which reactor each subsystem lives on, by NQN. */
