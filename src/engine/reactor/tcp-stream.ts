@@ -56,6 +56,8 @@ export class RecvBuffers {
   readonly #mask: number;
   readonly #waiting: TcpStream[] = [];
   #published = 0;
+  /** Buffers in the kernel's set, as far as completions have told. */
+  #free = 0;
 
   constructor(reactor: Reactor) {
     const arena = reactor.arena;
@@ -86,8 +88,9 @@ export class RecvBuffers {
     for (let id = 0; id < this.count; id++) this.give(id);
   }
 
-  /** Arena offset of a buffer. */
-  offsetOf(id: number): number {
+  /** Notes that the kernel has picked a buffer, and returns its arena offset. */
+  take(id: number): number {
+    this.#free--;
     return this.#offsets[id]!;
   }
 
@@ -103,6 +106,7 @@ export class RecvBuffers {
     this.#ring.view.setUint16(at * 4 + 12, id, true);
     this.#published = (this.#published + 1) & 0xffff;
     Atomics.store(this.#tail, 0, this.#published);
+    this.#free++;
     this.wakeNext();
   }
 
@@ -114,9 +118,10 @@ export class RecvBuffers {
     }
   }
 
-  /** Remembers a stream that found no buffer. */
+  /** Remembers a stream that found no buffer. One may have been given back since it looked. */
   wait(stream: TcpStream): void {
     this.#waiting.push(stream);
+    if (this.#free > 0) this.wakeNext();
   }
 
   /** A waiting stream has ended. */
@@ -326,7 +331,8 @@ export class TcpStream implements CqeHandler, TurnEnd {
 
   #onRecv(result: number, flags: number): void {
     this.#armed = false;
-    const selected = (flags & CqeFlag.BUFFER) !== 0;
+    const picked = (flags & CqeFlag.BUFFER) !== 0 ? flags >>> CQE_BUFFER_SHIFT : NONE;
+    const base = picked === NONE ? NONE : this.#buffers.take(picked);
     if (result <= 0) {
       if (result === -Errno.ENOBUFS && !this.closing) {
         this.#starved = true;
@@ -334,7 +340,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
         return;
       }
       // Whoever was woken for a buffer and does not use it passes the chance on.
-      if (selected) this.#buffers.give(flags >>> CQE_BUFFER_SHIFT);
+      if (picked !== NONE) this.#buffers.give(picked);
       else if (this.#bufferId === NONE) this.#buffers.wakeNext();
       if (result === -Errno.EINTR || result === -Errno.EAGAIN) this.#arm();
       else this.close(result === 0 ? "closed by the peer" : errnoName(result));
@@ -342,9 +348,9 @@ export class TcpStream implements CqeHandler, TurnEnd {
     }
     this.#more = (flags & CqeFlag.SOCK_NONEMPTY) !== 0;
     this.bytesReceived += result;
-    if (selected) {
-      this.#bufferId = flags >>> CQE_BUFFER_SHIFT;
-      this.#base = this.#buffers.offsetOf(this.#bufferId);
+    if (picked !== NONE) {
+      this.#bufferId = picked;
+      this.#base = base;
       this.pos = this.#base;
       this.end = this.#base + result;
     } else {
