@@ -61,5 +61,12 @@ export const SEND_QUEUE_BYTES_MAX = 4 << 20;
 export const RECV_ROOM_MIN = 64 << 10;
 /** How long a connection that is being refused may take to receive the reason. */
 export const CLOSE_LINGER_MS = 5_000;
+
+/** Calls under way from one end of a mailbox. One more is refused with `ResourceExhausted`. */
+export const MAILBOX_CALLS_MAX = 1024;
+/** Log lines of one reactor in a second; the rest are counted and left out. */
+export const LOG_LINES_PER_SEC = 200;
+/** Time the main thread gives a reactor to say that it runs. */
+export const REACTOR_START_MS = 30_000;
 /** How long a listener rests when accepting failed (out of descriptors, say). */
 export const ACCEPT_RETRY_MS = 100;

@@ -97,6 +97,7 @@ export class Reactor {
   #turnEndCount = 0;
   #waiters: Waiter[] = [];
   #running = false;
+  #failure: { readonly error: unknown } | null = null;
   #closeGaps = 0;
   #spinMisses = 0;
 
@@ -177,6 +178,19 @@ export class Reactor {
     });
   }
 
+  /** Ends the loop: `run` throws `error` at the end of this turn, which ends the process. */
+  fail(error: unknown): void {
+    this.#failure ??= { error };
+  }
+
+  /**
+   * For a promise that nobody awaits. Rejections are not reported by the runtime while the loop
+   * runs, so one that is not expected has to end the loop from here.
+   */
+  background(promise: Promise<unknown>): void {
+    promise.catch((error: unknown) => this.fail(error));
+  }
+
   /** Runs turns until `stop` is called. */
   run(): void {
     assert(threadId() === this.#threadId, "a reactor runs on the thread that made it");
@@ -227,6 +241,7 @@ export class Reactor {
     if (this.arena.freed || this.io.freed) this.#resumeWaiters();
     this.timers.runDue(this.now);
     drainMicrotasks();
+    if (this.#failure !== null) throw this.#failure.error;
     const busyNs = Bun.nanoseconds() - startNs;
     const stats = this.stats;
     stats.turns++;

@@ -1,0 +1,19 @@
+/** All routes of the engine's API. Imports the shapes only, so that clients pull in nothing else. */
+import { bdevRoutes } from "./bdevs.ts";
+import { infoRoutes } from "./info.ts";
+import type { Handlers, RouteInput, RouteRequest, RouteResult } from "./route.ts";
+import { shareRoutes } from "./shares.ts";
+
+export const engineContract = {
+  ...infoRoutes,
+  ...bdevRoutes,
+  ...shareRoutes,
+} as const;
+
+export type EngineContract = typeof engineContract;
+export type EngineMethod = keyof EngineContract;
+/** Whoever carries the engine's API out. */
+export type EngineHandlers = Handlers<EngineContract>;
+export type EngineInput<K extends EngineMethod> = RouteInput<EngineContract[K]>;
+export type EngineRequest<K extends EngineMethod> = RouteRequest<EngineContract[K]>;
+export type EngineResult<K extends EngineMethod> = RouteResult<EngineContract[K]>;
