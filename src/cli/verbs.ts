@@ -15,6 +15,11 @@ export interface Verb {
 
 export const verbs: readonly Verb[] = [
   {
+    name: "bench",
+    summary: "put load on a block device and measure it",
+    load: async () => (await import("./bench.ts")).benchCommand,
+  },
+  {
     name: "version",
     summary: "say which build this is",
     load: async () => (await import("./version.ts")).versionCommand,
