@@ -43,13 +43,12 @@ function commit(): string {
 }
 
 /**
- * Entry points: the program, and every file that is started as a Worker, which is what a file
- * named `worker.ts` is. Inside the executable a Worker keeps its path below `src`.
+ * Entry points: the program, and the files that are started as Workers. Inside the executable all
+ * lie in one folder, like the one bundle of everything else, so that
+ * `new Worker(new URL("./worker.ts", import.meta.url))` means the same there and in the sources.
+ * The names of Workers must therefore differ.
  */
-function entryPoints(): string[] {
-  const workers = [...new Bun.Glob("src/**/worker.ts").scanSync({ cwd: root })].sort();
-  return ["src/main.ts", ...workers].map((path) => join(root, path));
-}
+const entryPoints = ["src/main.ts", "src/engine/reactor/worker.ts"];
 
 async function build(): Promise<void> {
   // Built elsewhere and renamed: an executable that runs is not disturbed, and none is half there.
@@ -57,8 +56,8 @@ async function build(): Promise<void> {
   mkdirSync(folder, { recursive: true });
   try {
     const result = await Bun.build({
-      entrypoints: entryPoints(),
-      root: join(root, "src"),
+      entrypoints: entryPoints.map((path) => join(root, path)),
+      naming: { entry: "[name].[ext]" },
       target: "bun",
       format: "esm",
       bytecode: true,
