@@ -31,6 +31,42 @@ export const AdminOpcode = {
   KEEP_ALIVE: 0x18,
 } as const;
 
+/** Log page identifiers (Base 2.0, figure 202). */
+export const LogPageId = {
+  SUPPORTED: 0x00,
+  ERROR: 0x01,
+  HEALTH: 0x02,
+  FIRMWARE_SLOT: 0x03,
+  CHANGED_NAMESPACES: 0x04,
+  COMMAND_EFFECTS: 0x05,
+  ANA: 0x0c,
+  DISCOVERY: 0x70,
+  RESERVATION_NOTIFICATION: 0x80,
+} as const;
+
+/** Feature identifiers (Base 2.0, figure 317). */
+export const FeatureId = {
+  ARBITRATION: 0x01,
+  POWER_MANAGEMENT: 0x02,
+  TEMPERATURE_THRESHOLD: 0x04,
+  ERROR_RECOVERY: 0x05,
+  VOLATILE_WRITE_CACHE: 0x06,
+  NUMBER_OF_QUEUES: 0x07,
+  WRITE_ATOMICITY: 0x0a,
+  ASYNC_EVENT_CONFIGURATION: 0x0b,
+  KEEP_ALIVE_TIMER: 0x0f,
+  HOST_BEHAVIOR: 0x16,
+  HOST_IDENTIFIER: 0x81,
+  RESERVATION_NOTIFICATION_MASK: 0x82,
+  RESERVATION_PERSISTENCE: 0x83,
+} as const;
+
+/** All namespaces, in the NSID field (Base 2.0, 3.2.1.2). */
+export const NSID_BROADCAST = 0xffffffff;
+
+/** First opcode of vendor specific I/O commands (Base 2.0, figure 390). */
+export const VENDOR_OPCODE_FIRST = 0xc0;
+
 /** Opcode of every Fabrics command, and their types (Base 2.0, 6). */
 export const FABRICS_OPCODE = 0x7f;
 export const FabricsType = {
@@ -52,14 +88,18 @@ export const Status = {
   INTERNAL_ERROR: 0x006,
   ABORT_REQUESTED: 0x007,
   ABORTED_SQ_DELETION: 0x008,
+  ABORTED_MISSING_FUSED: 0x00a,
   INVALID_NAMESPACE: 0x00b,
   COMMAND_SEQUENCE_ERROR: 0x00c,
-  SGL_DESCRIPTOR_TYPE_INVALID: 0x011,
   DATA_SGL_LENGTH_INVALID: 0x00f,
+  SGL_DESCRIPTOR_TYPE_INVALID: 0x011,
+  SGL_OFFSET_INVALID: 0x016,
   HOST_ID_INCONSISTENT: 0x018,
   KEEP_ALIVE_EXPIRED: 0x019,
   KEEP_ALIVE_INVALID: 0x01a,
+  PREEMPTED: 0x01b,
   SANITIZE_IN_PROGRESS: 0x01d,
+  COMMAND_INTERRUPTED: 0x021,
   TRANSIENT_TRANSPORT_ERROR: 0x022,
   LBA_OUT_OF_RANGE: 0x080,
   CAPACITY_EXCEEDED: 0x081,
@@ -72,6 +112,7 @@ export const Status = {
   INVALID_LOG_PAGE: 0x109,
   FEATURE_NOT_SAVEABLE: 0x10d,
   FEATURE_NOT_CHANGEABLE: 0x10e,
+  FEATURE_NOT_NAMESPACE_SPECIFIC: 0x10f,
   /** Fabrics command specific (Base 2.0, figure 395). */
   CONNECT_INCOMPATIBLE_FORMAT: 0x180,
   CONNECT_CONTROLLER_BUSY: 0x181,

@@ -30,6 +30,8 @@ export interface ControllerIdentity {
   /** Bytes of data that fit a command capsule. */
   readonly inCapsuleBytes: number;
   readonly asyncEvents: number;
+  /** Entries of the error log. */
+  readonly errorEntries: number;
   /** Granularity of the keep-alive timer in units of 100 ms. */
   readonly keepAliveGranularity: number;
   readonly namespaces: number;
@@ -43,8 +45,17 @@ export interface NamespaceIdentity {
   /** 36 characters, lower case, with dashes. */
   readonly uuid: string;
   readonly anaGroupId: number;
+  /** Blocks may be allocated only as they are written. */
   readonly thin: boolean;
-  readonly transferBlocks: number;
+  /** Deallocated blocks read as zeroes. */
+  readonly discardZeroes: boolean;
+  /** Reservations can persist through power loss. */
+  readonly reservationsPersist: boolean;
+}
+
+/** Reservation capabilities (NVM Command Set, figure 97, RESCAP): all types, IEKEY as since 1.3. */
+function reservationCapabilities(ns: NamespaceIdentity): number {
+  return 0xfe | (ns.reservationsPersist ? 1 : 0);
 }
 
 function text(bytes: Uint8Array, at: number, length: number, value: string): void {
@@ -64,7 +75,7 @@ export function encodeController(c: ControllerIdentity): Uint8Array {
   text(bytes, 24, 40, c.model);
   text(bytes, 64, 8, c.firmware);
   bytes[72] = 6; // RAB
-  bytes[76] = 0x02 | (c.isDiscovery ? 0 : 0x08); // CMIC: several controllers, ANA
+  bytes[76] = 0x01 | 0x02 | (c.isDiscovery ? 0 : 0x08); // CMIC: several ports, controllers; ANA
   bytes[77] = c.transferPagesLog2; // MDTS
   view.setUint16(78, c.controllerId, true);
   view.setUint32(80, NVME_VERSION, true);
@@ -78,8 +89,9 @@ export function encodeController(c: ControllerIdentity): Uint8Array {
   bytes[258] = 7; // ACL: 8 Abort commands at once
   bytes[259] = c.asyncEvents - 1; // AERL
   bytes[260] = 3; // FRMW: one slot, read only
-  bytes[261] = 0x04 | 0x02; // LPA: extended Get Log Page data, commands supported and effects
-  bytes[262] = 0; // ELPE: one error log entry
+  // LPA: extended Get Log Page data, commands supported and effects, SMART per namespace.
+  bytes[261] = c.isDiscovery ? 0x04 : 0x04 | 0x02 | 0x01;
+  bytes[262] = c.errorEntries - 1; // ELPE
   view.setUint16(266, 0x157, true); // WCTEMP
   view.setUint16(268, 0x175, true); // CCTEMP
   view.setUint16(320, c.keepAliveGranularity, true); // KAS
@@ -89,17 +101,17 @@ export function encodeController(c: ControllerIdentity): Uint8Array {
     view.setUint32(344, 1, true); // ANAGRPMAX
     view.setUint32(348, 1, true); // NANAGRPID
   }
-  bytes[512] = 0x66; // SQES: 64 bytes
-  bytes[513] = 0x44; // CQES: 16 bytes
   view.setUint16(514, c.queueEntries, true); // MAXCMD
-  view.setUint32(516, c.namespaces, true); // NN
   if (!c.isDiscovery) {
+    bytes[512] = 0x66; // SQES: 64 bytes
+    bytes[513] = 0x44; // CQES: 16 bytes
+    view.setUint32(516, c.namespaces, true); // NN
     // ONCS: compare, dataset management, write zeroes, save/select, reservations, verify.
-    view.setUint16(520, 0x01 | 0x04 | 0x08 | 0x20 | 0x80, true);
+    view.setUint16(520, 0x01 | 0x04 | 0x08 | 0x10 | 0x20 | 0x80, true);
     bytes[525] = 0x07; // VWC: a volatile write cache, and flush of all namespaces
-    view.setUint32(540, 1, true); // MNAN
-  }
-  view.setUint32(536, 0x00100005, true); // SGLS: byte-aligned data blocks, offsets, transport SGL
+    view.setUint32(540, c.namespaces, true); // MNAN
+  } else bytes[1806] = 1; // DCTYPE: direct discovery controller
+  view.setUint32(536, 0x00300001, true); // SGLS: data blocks, offsets, transport data blocks
   bytes.set(new TextEncoder().encode(c.subsystemNqn).subarray(0, 223), 768);
   view.setUint32(1792, 4 + c.inCapsuleBytes / 16, true); // IOCCSZ
   view.setUint32(1796, 1, true); // IORCSZ
@@ -107,7 +119,7 @@ export function encodeController(c: ControllerIdentity): Uint8Array {
   return bytes;
 }
 
-/** Identify Namespace (CNS 00h, and 05h for the NVM command set). */
+/** Identify Namespace (CNS 00h). */
 export function encodeNamespace(ns: NamespaceIdentity): Uint8Array {
   const bytes = new Uint8Array(IDENTIFY_BYTES);
   const view = new DataView(bytes.buffer);
@@ -118,8 +130,9 @@ export function encodeNamespace(ns: NamespaceIdentity): Uint8Array {
   // NSFEAT: thin provisioning, identifiers are never reused, preferred write and discard sizes.
   bytes[24] = (ns.thin ? 0x01 : 0) | 0x08 | 0x10;
   bytes[30] = 0x01; // NMIC: may be shared between controllers
-  bytes[31] = 0x7f; // RESCAP: all reservation types, persistence through power loss
-  bytes[33] = 0x01 | 0x08; // DLFEAT: deallocated blocks read as zeroes, write zeroes deallocates
+  bytes[31] = reservationCapabilities(ns);
+  // DLFEAT: what deallocated blocks read as; write zeroes can deallocate.
+  bytes[33] = (ns.discardZeroes ? 0x01 : 0x00) | 0x08;
   const grain = Math.max(1, 4096 / ns.blockSize) - 1;
   view.setUint16(64, grain, true); // NPWG
   view.setUint16(66, grain, true); // NPWA
@@ -175,7 +188,7 @@ export function encodeIndependentNamespace(ns: NamespaceIdentity): Uint8Array {
   const view = new DataView(bytes.buffer);
   bytes[0] = 0x08; // NSFEAT: identifiers are never reused
   bytes[1] = 0x01; // NMIC
-  bytes[2] = 0x7f; // RESCAP
+  bytes[2] = reservationCapabilities(ns);
   view.setUint32(4, ns.anaGroupId, true);
   bytes[14] = 0x01; // NSTAT: ready
   return bytes;

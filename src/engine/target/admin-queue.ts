@@ -1,38 +1,21 @@
 /** The admin queue pair of a controller (Base 2.0, 5). */
 import { AdminOpcode, FABRICS_OPCODE, STATUS_DNR, Status } from "../../nvme/constants.ts";
-import {
-  Cns,
-  encodeCommandSets,
-  encodeController,
-  encodeDescriptors,
-  encodeIndependentNamespace,
-  encodeNamespace,
-  encodeNamespaceList,
-  encodeNvmController,
-  IDENTIFY_BYTES,
-  type NamespaceIdentity,
-} from "../../nvme/identify.ts";
+import { IDENTIFY_BYTES } from "../../nvme/identify.ts";
 import { CommandQueue } from "./command-queue.ts";
 import type { Controller } from "./controller.ts";
 import { executeFabrics } from "./fabrics.ts";
-import {
-  ASYNC_EVENTS_MAX,
-  IN_CAPSULE_BYTES,
-  IO_QUEUE_ENTRIES_MAX,
-  IO_QUEUES_MAX,
-  KEEP_ALIVE_GRANULARITY,
-  TRANSFER_BYTES_MAX,
-} from "./limits.ts";
-import { ANA_GROUP_ID, NAMESPACE_ID } from "./subsystem.ts";
+import { type FeatureResult, getFeature, setFeature } from "./features.ts";
+import { identify } from "./identify.ts";
+import { logPageRequest, readLogPage } from "./log-pages.ts";
 
-const INVALID_FIELD = Status.INVALID_FIELD | STATUS_DNR;
-const TRANSFER_PAGES_LOG2 = Math.log2(TRANSFER_BYTES_MAX / 4096);
+/** Abort could not abort the command: bit 0 of its result (Base 2.0, 5.1). */
+const NOT_ABORTED = 1;
 
 export class AdminQueue extends CommandQueue {
   controller!: Controller;
+  readonly queueId = 0;
   drained = false;
   protected readonly slotsPerCommand = 1;
-  readonly #events: number[] = [];
 
   onCapsule(sqe: number, data: number, dataBytes: number): boolean {
     if (this.inFlight >= this.entries) {
@@ -43,111 +26,97 @@ export class AdminQueue extends CommandQueue {
   }
 
   protected execute(slot: number): void {
-    const opcode = this.words.opcode(slot);
+    const { words, controller } = this;
+    const opcode = words.opcode(slot);
+    if (opcode === FABRICS_OPCODE) {
+      executeFabrics(this, controller, slot);
+      return;
+    }
+    if (!controller.enabled) {
+      this.finish(slot, Status.COMMAND_SEQUENCE_ERROR | STATUS_DNR, 0, 0);
+      return;
+    }
+    const nsid = words.namespaceId(slot);
+    const dword10 = words.dword(slot, 10);
+    const dword11 = words.dword(slot, 11);
     switch (opcode) {
-      case FABRICS_OPCODE:
-        executeFabrics(this, this.controller, slot);
-        return;
       case AdminOpcode.IDENTIFY:
-        this.#identify(slot);
+        this.#reply(slot, identify(controller, nsid, dword10, dword11), IDENTIFY_BYTES);
         return;
       case AdminOpcode.GET_LOG_PAGE:
-        this.finishWithData(slot, this.io.length[slot]!);
+        this.#logPage(slot);
+        return;
+      case AdminOpcode.GET_FEATURES:
+        this.#feature(slot, getFeature(controller, nsid, dword10, dword11));
+        return;
+      case AdminOpcode.SET_FEATURES:
+        this.#feature(slot, setFeature(controller, nsid, dword10, dword11, this.#hostData(slot)));
         return;
       case AdminOpcode.KEEP_ALIVE:
         this.finish(slot, Status.SUCCESS, 0, 0);
         return;
-      case AdminOpcode.SET_FEATURES:
-      case AdminOpcode.GET_FEATURES: {
-        const isQueues = (this.words.dword(slot, 10) & 0xff) === 7;
-        const granted = (IO_QUEUES_MAX - 1) | ((IO_QUEUES_MAX - 1) << 16);
-        this.finish(slot, Status.SUCCESS, isQueues ? granted : 0, 0);
+      case AdminOpcode.ABORT:
+        this.#abort(slot, dword10 & 0xffff, dword10 >>> 16);
         return;
-      }
       case AdminOpcode.ASYNC_EVENT_REQUEST:
-        if (this.#events.length >= ASYNC_EVENTS_MAX) {
+        if (!controller.events.request(slot)) {
           this.finish(slot, Status.ASYNC_EVENT_LIMIT_EXCEEDED | STATUS_DNR, 0, 0);
-        } else this.#events.push(slot);
+        }
         return;
       default:
         this.finish(slot, Status.INVALID_OPCODE | STATUS_DNR, 0, 0);
     }
   }
 
-  /** Returns `bytes` as the command's data, cut to what the host asked for. */
-  #return(slot: number, bytes: Uint8Array): void {
-    const length = Math.min(bytes.byteLength, this.io.length[slot]!);
-    if (length === 0) {
+  /** A copy of the data that the host sent with a command, or undefined. */
+  #hostData(slot: number): Uint8Array | undefined {
+    const length = this.io.length[slot]!;
+    const buffer = this.io.buffer[slot]!;
+    return length === 0 ? undefined : this.arena.u8.slice(buffer, buffer + length);
+  }
+
+  /** Returns `outcome` when the host made room for exactly `length` bytes, or refuses. */
+  #reply(slot: number, outcome: Uint8Array | number, length: number, dword0 = 0): void {
+    if (typeof outcome === "number") {
+      this.finish(slot, outcome, 0, 0);
+    } else if (this.io.length[slot] !== length) {
       this.finish(slot, Status.DATA_SGL_LENGTH_INVALID | STATUS_DNR, 0, 0);
-      return;
+    } else {
+      this.arena.u8.set(outcome, this.io.buffer[slot]!);
+      this.finishWithData(slot, length, dword0);
     }
-    this.arena.u8.set(bytes.subarray(0, length), this.io.buffer[slot]!);
-    this.finishWithData(slot, this.io.length[slot]!);
   }
 
-  #namespaceIdentity(): NamespaceIdentity {
-    const { bdev } = this.controller.subsystem.namespace;
-    return {
-      blockCount: bdev.blockCount,
-      blockSize: bdev.blockSize,
-      uuid: bdev.uuid,
-      anaGroupId: ANA_GROUP_ID,
-      thin: true,
-      transferBlocks: TRANSFER_BYTES_MAX / bdev.blockSize,
-    };
+  #logPage(slot: number): void {
+    const { words } = this;
+    const dwords = ([10, 11, 12, 13, 14] as const).map((n) => words.dword(slot, n));
+    const request = logPageRequest(words.namespaceId(slot), dwords);
+    // The length is compared before the page is read, because reading it may clear something.
+    const outcome =
+      this.io.length[slot] === request.length
+        ? readLogPage(this.controller, request)
+        : Status.DATA_SGL_LENGTH_INVALID | STATUS_DNR;
+    this.#reply(slot, outcome, request.length);
   }
 
-  #identify(slot: number): void {
-    const cns = this.words.dword(slot, 10) & 0xff;
-    const nsid = this.words.namespaceId(slot);
-    const known = nsid === NAMESPACE_ID;
-    const { subsystem } = this.controller;
-    switch (cns) {
-      case Cns.CONTROLLER:
-        this.#return(
-          slot,
-          encodeController({
-            controllerId: this.controller.id,
-            serial: subsystem.serial,
-            model: subsystem.model,
-            firmware: this.connection.target.options.firmware,
-            subsystemNqn: subsystem.nqn,
-            isDiscovery: false,
-            transferPagesLog2: TRANSFER_PAGES_LOG2,
-            inCapsuleBytes: IN_CAPSULE_BYTES,
-            asyncEvents: ASYNC_EVENTS_MAX,
-            keepAliveGranularity: KEEP_ALIVE_GRANULARITY,
-            namespaces: 1,
-            queueEntries: IO_QUEUE_ENTRIES_MAX,
-          }),
-        );
-        return;
-      case Cns.NAMESPACE:
-        if (known) this.#return(slot, encodeNamespace(this.#namespaceIdentity()));
-        else this.#return(slot, new Uint8Array(IDENTIFY_BYTES));
-        return;
-      case Cns.ACTIVE_NAMESPACES:
-        this.#return(slot, encodeNamespaceList([NAMESPACE_ID], nsid));
-        return;
-      case Cns.NAMESPACE_DESCRIPTORS:
-        if (!known) this.finish(slot, Status.INVALID_NAMESPACE | STATUS_DNR, 0, 0);
-        else this.#return(slot, encodeDescriptors(subsystem.namespace.bdev.uuid));
-        return;
-      case Cns.COMMAND_SET_CONTROLLER:
-        this.#return(slot, encodeNvmController(TRANSFER_PAGES_LOG2));
-        return;
-      case Cns.NAMESPACE_INDEPENDENT:
-        this.#return(slot, encodeIndependentNamespace(this.#namespaceIdentity()));
-        return;
-      case Cns.COMMAND_SET_NAMESPACE:
-        this.#return(slot, new Uint8Array(IDENTIFY_BYTES));
-        return;
-      case Cns.COMMAND_SETS:
-        this.#return(slot, encodeCommandSets());
-        return;
-      default:
-        this.finish(slot, INVALID_FIELD, 0, 0);
-    }
+  #feature(slot: number, result: FeatureResult): void {
+    const { status, dword0 = 0, data } = result;
+    if (status !== 0 || data === undefined) this.finish(slot, status, dword0, 0);
+    else this.#reply(slot, data, data.byteLength, dword0);
+  }
+
+  /**
+   * Abort (Base 2.0, 5.1): event requests and commands that wait for their data end at once; what a
+   * device has begun goes on, and the answer says so.
+   */
+  #abort(slot: number, queueId: number, commandId: number): void {
+    const queue = queueId === 0 ? this : this.controller.queues.get(queueId);
+    const aborted = queue?.abort(commandId) === true;
+    this.finish(slot, Status.SUCCESS, aborted ? 0 : NOT_ABORTED, 0);
+  }
+
+  abort(_commandId: number): boolean {
+    return false;
   }
 
   ioDone(): void {
@@ -160,6 +129,6 @@ export class AdminQueue extends CommandQueue {
   }
 
   override onClosed(awaiting: readonly number[]): void {
-    super.onClosed([...awaiting, ...this.#events.splice(0)]);
+    super.onClosed([...awaiting, ...this.controller.events.reset()]);
   }
 }

@@ -47,6 +47,9 @@ function property(
       return isWide ? undefined : { low: controller.configuration, high: 0 };
     case Property.CSTS:
       return isWide ? undefined : { low: controller.status, high: 0 };
+    case Property.NSSR:
+      // Subsystem reset is not supported (CAP.NSSRS 0): reads as zero, writes are refused.
+      return isWide ? undefined : { low: 0, high: 0 };
     default:
       return undefined;
   }

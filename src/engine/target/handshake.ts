@@ -16,13 +16,8 @@ import { AdminQueue } from "./admin-queue.ts";
 import type { CommandHandler, Connection } from "./connection.ts";
 import { Controller } from "./controller.ts";
 import { IoQueue } from "./io-queue.ts";
-import {
-  ADMIN_QUEUE_ENTRIES_MAX,
-  IN_CAPSULE_BYTES,
-  IO_QUEUE_ENTRIES_MAX,
-  IO_QUEUES_MAX,
-} from "./limits.ts";
-import type { Subsystem } from "./subsystem.ts";
+import { ADMIN_QUEUE_ENTRIES_MAX, IN_CAPSULE_BYTES, IO_QUEUE_ENTRIES_MAX } from "./limits.ts";
+import type { SubsystemBase } from "./subsystem.ts";
 
 /** Result dword of "invalid parameters": where the fault is (Base 2.0, figure 394). */
 const IN_DATA = 1 << 16;
@@ -94,7 +89,7 @@ export class Handshake implements CommandHandler {
     const connection = this.#connection;
     const subsystem = connection.target.subsystem(data.subsystemNqn);
     const outcome: Outcome =
-      subsystem === undefined
+      subsystem === undefined || subsystem.ended
         ? refused(Status.CONNECT_INVALID_PARAMETERS, IN_DATA | AT_SUBSYSTEM_NQN)
         : this.#admit(subsystem, command, data);
     if ("status" in outcome) {
@@ -111,7 +106,7 @@ export class Handshake implements CommandHandler {
     return connection.respond(cid, 0, 1, outcome.controller.id, 0);
   }
 
-  #admit(subsystem: Subsystem, command: ConnectCommand, data: ConnectData): Outcome {
+  #admit(subsystem: SubsystemBase, command: ConnectCommand, data: ConnectData): Outcome {
     if (command.recordFormat !== 0) return refused(Status.CONNECT_INCOMPATIBLE_FORMAT);
     if (!subsystem.admits(data.hostNqn)) return refused(Status.CONNECT_INVALID_HOST);
     const entriesMax = command.queueId === 0 ? ADMIN_QUEUE_ENTRIES_MAX : IO_QUEUE_ENTRIES_MAX;
@@ -123,7 +118,7 @@ export class Handshake implements CommandHandler {
       : this.#admitIo(subsystem, command, data);
   }
 
-  #admitAdmin(subsystem: Subsystem, command: ConnectCommand, data: ConnectData): Outcome {
+  #admitAdmin(subsystem: SubsystemBase, command: ConnectCommand, data: ConnectData): Outcome {
     if (data.controllerId !== CONTROLLER_ID_DYNAMIC) {
       return refused(Status.CONNECT_INVALID_PARAMETERS, IN_DATA | AT_CONTROLLER_ID);
     }
@@ -143,7 +138,7 @@ export class Handshake implements CommandHandler {
     }
   }
 
-  #admitIo(subsystem: Subsystem, command: ConnectCommand, data: ConnectData): Outcome {
+  #admitIo(subsystem: SubsystemBase, command: ConnectCommand, data: ConnectData): Outcome {
     const controller = subsystem.controllers.get(data.controllerId);
     if (controller === undefined || controller.ended) {
       return refused(Status.CONNECT_INVALID_PARAMETERS, IN_DATA | AT_CONTROLLER_ID);
@@ -151,12 +146,13 @@ export class Handshake implements CommandHandler {
     if (controller.hostNqn !== data.hostNqn || controller.hostId !== data.hostId) {
       return refused(Status.CONNECT_INVALID_PARAMETERS, IN_DATA | AT_HOST_NQN);
     }
-    const { queueId } = command;
-    if (!controller.enabled || queueId > IO_QUEUES_MAX || controller.queues.has(queueId)) {
+    const { queueId, entries, flowControlOff } = command;
+    const { nvm, queueLimit, queues } = controller;
+    const isFree = controller.enabled && queueId <= queueLimit && !queues.has(queueId);
+    if (nvm === undefined || !isFree) {
       return refused(Status.CONNECT_INVALID_PARAMETERS, AT_QUEUE_ID);
     }
-    const { entries, flowControlOff } = command;
-    const queue = new IoQueue(this.#connection, controller, queueId, entries, flowControlOff);
+    const queue = new IoQueue(this.#connection, controller, nvm, queueId, entries, flowControlOff);
     controller.queues.set(queueId, queue);
     this.#connection.handler = queue;
     return { controller };

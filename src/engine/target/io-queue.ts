@@ -42,14 +42,15 @@ export class IoQueue extends CommandQueue {
   constructor(
     connection: Connection,
     controller: Controller,
+    subsystem: Subsystem,
     queueId: number,
     entries: number,
     flowControlOff: boolean,
   ) {
     super(connection, entries, flowControlOff);
     this.controller = controller;
-    this.subsystem = controller.subsystem;
-    this.namespace = controller.subsystem.namespace;
+    this.subsystem = subsystem;
+    this.namespace = subsystem.namespace;
     this.queueId = queueId;
     this.slotsPerCommand = this.namespace.bdev.slotsPerIo + 1;
   }
@@ -73,7 +74,7 @@ export class IoQueue extends CommandQueue {
   #refusal(namespaceId: number, offset: number, length: number, access: number): number {
     const { namespace, subsystem } = this;
     if (namespaceId !== namespace.id) return Status.INVALID_NAMESPACE | STATUS_DNR;
-    if (!subsystem.accessible) return subsystem.inaccessibleStatus;
+    if (subsystem.refusal !== 0) return subsystem.refusal;
     const { bdev } = namespace;
     if (offset + length > bdev.blockCount * bdev.blockSize) {
       return Status.LBA_OUT_OF_RANGE | STATUS_DNR;
@@ -350,6 +351,10 @@ export class IoQueue extends CommandQueue {
     connection.finishData(io.buffer[slot]!, length, cid, success);
     if (success) this.release(slot, false);
     else this.finish(slot, Status.SUCCESS, 0, 0);
+  }
+
+  abort(_commandId: number): boolean {
+    return false;
   }
 
   protected onDrained(): void {

@@ -18,8 +18,16 @@ export const GATHER_BYTES_MAX = 16 << 10;
 export const RECEIVE_INTO_BYTES_MIN = 4 << 10;
 /** Async Event Requests a controller may have outstanding (AERL + 1). */
 export const ASYNC_EVENTS_MAX = 4;
-/** Keep-alive time-out granularity (KAS, units of 100 ms) and what is assumed on discovery. */
+/** Keep-alive time-out granularity (KAS, units of 100 ms). Time-outs are rounded up to it. */
 export const KEEP_ALIVE_GRANULARITY = 10;
+/** A discovery controller without a keep-alive time-out ends after this long without a command. */
+export const DISCOVERY_IDLE_MS = 120_000;
+/** A controller that is disabled and not enabled again by then is ended. */
+export const DISABLED_TIMEOUT_MS = 120_000;
+/** Entries of a controller's error log; older ones are overwritten. */
+export const ERROR_LOG_ENTRIES = 64;
+/** Reservation notifications kept for a controller; older ones are dropped. */
+export const RESERVATION_NOTICES_MAX = 64;
 /** Connections of one listener. One more is accepted and closed at once. */
 export const CONNECTIONS_MAX = 4096;
 /** A connection that has not finished Connect by then is closed. */

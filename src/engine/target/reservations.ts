@@ -8,6 +8,7 @@ export const ReservationAccess = { READ: 0, WRITE: 1 } as const;
 export class Reservations {
   /** True while a host holds a reservation; only then `allows` needs to be asked. */
   held = false;
+  readonly canPersist = false;
 
   allows(_controller: Controller, _access: number): boolean {
     return true;

@@ -1,9 +1,11 @@
 /**
- * A subsystem of the target: one NQN, one namespace over a device, the hosts that may connect, and
- * the controllers that exist. Everything of it lives on the reactor of its device.
+ * Subsystems of the target: one NQN, the hosts that may connect, and the controllers that exist. An
+ * NVM subsystem offers one namespace over a device; everything of it lives on the reactor of that
+ * device.
  */
 import { assert } from "../../assert.ts";
 import { TrilithError } from "../../errors.ts";
+import { asyncEvents } from "../../nvme/async-events.ts";
 import { AnaState, Status } from "../../nvme/constants.ts";
 import type { Bdev } from "../bdev/bdev.ts";
 import type { Controller } from "./controller.ts";
@@ -16,7 +18,8 @@ export const NAMESPACE_ID = 1;
 /** The only ANA group in use. */
 export const ANA_GROUP_ID = 1;
 
-export interface SubsystemOptions {
+/** What every kind of subsystem is made from. */
+export interface SubsystemIdentity {
   readonly nqn: string;
   /** 20 characters at most. */
   readonly serial: string;
@@ -26,70 +29,172 @@ export interface SubsystemOptions {
   readonly hosts: readonly string[] | undefined;
   /** Controller ids given out, both ends included; 1 to 0xffef. */
   readonly controllerIds: { readonly min: number; readonly max: number };
+}
+
+export interface SubsystemOptions extends SubsystemIdentity {
   readonly anaState: AnaState;
+  /**
+   * Identity of the namespace when it is not that of the device: a volume keeps its own whichever
+   * device serves it. `uuid` is lower case with dashes.
+   */
+  readonly namespace?: { readonly uuid: string; readonly thin?: boolean } | undefined;
 }
 
-/** What a subsystem offers under its namespace id. */
-export class Namespace {
-  readonly id = NAMESPACE_ID;
-  readonly bdev: Bdev;
-  readonly statistics = new IoStatistics();
-  readonly reservations = new Reservations();
-  constructor(bdev: Bdev) {
-    this.bdev = bdev;
-  }
-}
-
-export class Subsystem {
+/** What NVM and discovery subsystems have in common. */
+export abstract class SubsystemBase {
   readonly nqn: string;
   readonly serial: string;
   readonly model: string;
   readonly controllerIds: { readonly min: number; readonly max: number };
-  readonly namespace: Namespace;
   readonly controllers = new Map<number, Controller>();
-  hosts: ReadonlySet<string> | undefined;
-  anaState: AnaState;
-  anaChangeCount = 0;
+  #hosts: ReadonlySet<string> | undefined;
   #nextId: number;
+  #ended = false;
+  #onEmpty: (() => void)[] = [];
 
-  constructor(options: SubsystemOptions, bdev: Bdev) {
-    this.nqn = options.nqn;
-    this.serial = options.serial;
-    this.model = options.model;
-    this.controllerIds = options.controllerIds;
-    this.hosts = options.hosts === undefined ? undefined : new Set(options.hosts);
-    this.anaState = options.anaState;
-    this.namespace = new Namespace(bdev);
-    this.#nextId = options.controllerIds.min;
+  constructor(identity: SubsystemIdentity) {
+    const { min, max } = identity.controllerIds;
+    assert(min >= 1 && min <= max && max <= 0xffef, "controller ids are 1 to 0xffef");
+    this.nqn = identity.nqn;
+    this.serial = identity.serial;
+    this.model = identity.model;
+    this.controllerIds = identity.controllerIds;
+    this.#hosts = identity.hosts === undefined ? undefined : new Set(identity.hosts);
+    this.#nextId = min;
   }
 
   /** True when a host with this NQN may connect. */
   admits(hostNqn: string): boolean {
-    return this.hosts === undefined || this.hosts.has(hostNqn);
+    return this.#hosts === undefined || this.#hosts.has(hostNqn);
   }
 
-  /** True when commands may be served under the present ANA state. */
-  get accessible(): boolean {
-    return this.anaState === AnaState.OPTIMIZED || this.anaState === AnaState.NON_OPTIMIZED;
+  /** Host NQNs admitted; undefined admits every host. */
+  get hosts(): ReadonlySet<string> | undefined {
+    return this.#hosts;
   }
 
-  /** Status that commands get while the namespace is not accessible here. */
-  get inaccessibleStatus(): number {
-    if (this.anaState === AnaState.PERSISTENT_LOSS) return Status.ANA_PERSISTENT_LOSS;
-    if (this.anaState === AnaState.CHANGE) return Status.ANA_TRANSITION;
-    return Status.ANA_INACCESSIBLE;
+  /** Changes who may connect; controllers of hosts that are no longer admitted end. */
+  setHosts(hosts: readonly string[] | undefined): void {
+    this.#hosts = hosts === undefined ? undefined : new Set(hosts);
+    for (const controller of [...this.controllers.values()]) {
+      if (!this.admits(controller.hostNqn)) controller.end("host no longer admitted");
+    }
   }
 
   /** A controller id that is free; throws `ResourceExhausted` when the range is used up. */
   takeControllerId(): number {
     const { min, max } = this.controllerIds;
     const span = max - min + 1;
-    assert(span > 0, "a controller id range is not empty");
     for (let tried = 0; tried < span && this.controllers.size < CONTROLLERS_MAX; tried++) {
       const id = this.#nextId;
       this.#nextId = id === max ? min : id + 1;
       if (!this.controllers.has(id)) return id;
     }
     throw new TrilithError("ResourceExhausted", `${this.nqn}: no controller id is free`);
+  }
+
+  /** For controllers: one has ended and nothing of it is in flight. */
+  controllerGone(controller: Controller): void {
+    assert(this.controllers.get(controller.id) === controller, "a controller leaves once");
+    this.controllers.delete(controller.id);
+    if (this.controllers.size === 0) for (const done of this.#onEmpty.splice(0)) done();
+  }
+
+  /** True once `end` was called: no controller is made any more. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Ends every controller; resolves when nothing of them is in flight. */
+  end(reason: string): Promise<void> {
+    this.#ended = true;
+    for (const controller of [...this.controllers.values()]) controller.end(reason);
+    if (this.controllers.size === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#onEmpty.push(resolve);
+    });
+  }
+}
+
+/** What a subsystem offers under its namespace id. */
+export class Namespace {
+  readonly id = NAMESPACE_ID;
+  readonly bdev: Bdev;
+  /** Lower case with dashes; NGUID and UUID of the namespace. */
+  readonly uuid: string;
+  readonly thin: boolean;
+  readonly statistics = new IoStatistics();
+  readonly reservations = new Reservations();
+  /** False once the device was removed. */
+  active = true;
+
+  constructor(bdev: Bdev, options: SubsystemOptions) {
+    this.bdev = bdev;
+    this.uuid = options.namespace?.uuid ?? bdev.uuid;
+    this.thin = options.namespace?.thin ?? true;
+  }
+}
+
+export class Subsystem extends SubsystemBase {
+  readonly namespace: Namespace;
+  /** NVMe status that I/O commands get under the present ANA state; 0: they are served. */
+  refusal = 0;
+  anaChangeCount = 0;
+  #anaState: AnaState;
+  readonly #unlisten: () => void;
+
+  constructor(options: SubsystemOptions, bdev: Bdev) {
+    super(options);
+    this.#anaState = options.anaState;
+    this.refusal = refusalOf(options.anaState);
+    this.namespace = new Namespace(bdev, options);
+    this.#unlisten = bdev.listen((event) => {
+      if (event.kind === "removed") this.namespace.active = false;
+      this.#namespaceChanged();
+    });
+  }
+
+  get anaState(): AnaState {
+    return this.#anaState;
+  }
+
+  /**
+   * Changes the state of the ANA group (Base 2.0, 8.1). Commands that a device has begun go on;
+   * later ones, and those that still wait for their data, meet the new state.
+   */
+  setAnaState(state: AnaState): void {
+    if (state === this.#anaState) return;
+    this.#anaState = state;
+    this.refusal = refusalOf(state);
+    this.anaChangeCount++;
+    for (const { events } of this.controllers.values()) events.raise(asyncEvents.anaChanged);
+  }
+
+  /** Size or presence of the namespace changed: every controller hears of it. */
+  #namespaceChanged(): void {
+    for (const controller of this.controllers.values()) {
+      controller.changedNamespaces.add(this.namespace.id);
+      controller.events.raise(asyncEvents.namespaceChanged);
+    }
+  }
+
+  override end(reason: string): Promise<void> {
+    this.#unlisten();
+    return super.end(reason);
+  }
+}
+
+/** Status of commands to a namespace whose group is in `state` (Base 2.0, 8.1.3). */
+function refusalOf(state: AnaState): number {
+  switch (state) {
+    case AnaState.OPTIMIZED:
+    case AnaState.NON_OPTIMIZED:
+      return 0;
+    case AnaState.INACCESSIBLE:
+      return Status.ANA_INACCESSIBLE;
+    case AnaState.PERSISTENT_LOSS:
+      return Status.ANA_PERSISTENT_LOSS;
+    case AnaState.CHANGE:
+      return Status.ANA_TRANSITION;
   }
 }

@@ -10,9 +10,10 @@ import type { Reactor } from "../reactor/reactor.ts";
 import type { RecvBuffers } from "../reactor/tcp-stream.ts";
 import { CommandWords } from "./command-queue.ts";
 import { Connection, type Negotiated } from "./connection.ts";
+import { type DiscoveryOptions, DiscoverySubsystem } from "./discovery.ts";
 import { Handshake } from "./handshake.ts";
 import { CONNECTIONS_MAX } from "./limits.ts";
-import type { Subsystem } from "./subsystem.ts";
+import type { Subsystem, SubsystemBase } from "./subsystem.ts";
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
 export type Log = (level: LogLevel, text: string, fields?: Record<string, unknown>) => void;
@@ -22,6 +23,8 @@ export interface TargetOptions {
   readonly h2cDataBytes: number;
   /** Firmware revision of Identify, 8 characters at most. */
   readonly firmware: string;
+  /** The discovery subsystem; undefined: this target has none. */
+  readonly discovery?: DiscoveryOptions | undefined;
   readonly log: Log;
   /** Passes a connection to another reactor. */
   readonly handOver: (moved: HandedOver) => void;
@@ -46,6 +49,8 @@ export class Target {
   /** 1 when some data PDU of the slot's transfer had a wrong digest. */
   readonly damaged: Uint8Array;
   readonly connections = new Set<Connection>();
+  /** What hosts can discover; filled in by the owner of all reactors. */
+  readonly discovery: DiscoverySubsystem | undefined;
   readonly #subsystems = new Map<string, Subsystem>();
   readonly #listeners: Listener[] = [];
   #routes: ReadonlyMap<string, number> = new Map();
@@ -54,6 +59,7 @@ export class Target {
     this.reactor = reactor;
     this.buffers = buffers;
     this.options = options;
+    if (options.discovery !== undefined) this.discovery = new DiscoverySubsystem(options.discovery);
     const slots = reactor.io.capacity;
     this.words = new CommandWords(slots);
     this.awaiting = new Array<Connection | null>(slots).fill(null);
@@ -72,7 +78,7 @@ export class Target {
 
   /** Reactor of a subsystem, or undefined when nobody has it. */
   reactorOf(nqn: string): number | undefined {
-    if (this.#subsystems.has(nqn)) return this.reactor.index;
+    if (this.subsystem(nqn) !== undefined) return this.reactor.index;
     return this.#routes.get(nqn);
   }
 
@@ -83,8 +89,22 @@ export class Target {
     this.#subsystems.set(subsystem.nqn, subsystem);
   }
 
-  subsystem(nqn: string): Subsystem | undefined {
+  subsystem(nqn: string): SubsystemBase | undefined {
+    if (this.discovery?.isNamed(nqn) === true) return this.discovery;
     return this.#subsystems.get(nqn);
+  }
+
+  /**
+   * Takes a subsystem out: nobody can connect any more, its controllers end. Resolves when nothing
+   * of them is in flight, so that the device may be closed.
+   */
+  async removeSubsystem(nqn: string): Promise<void> {
+    const subsystem = this.#subsystems.get(nqn);
+    if (subsystem === undefined) {
+      throw new TrilithError("NotFound", `subsystem ${nqn} does not exist`);
+    }
+    await subsystem.end("subsystem removed");
+    this.#subsystems.delete(nqn);
   }
 
   /** For listeners: a socket was accepted. */
