@@ -13,7 +13,8 @@ export function executeFabrics(queue: CommandQueue, controller: Controller, slot
   const isWide = (words.dword(slot, 10) & 7) === 1;
   if (type === FabricsType.PROPERTY_GET) {
     const value = property(controller, offset, isWide);
-    if (value === undefined) queue.finish(slot, INVALID, 0, 0);
+    // Without Do Not Retry: nvme-cli takes exactly this status for "no such property" and goes on.
+    if (value === undefined) queue.finish(slot, Status.INVALID_FIELD, 0, 0);
     else queue.finish(slot, Status.SUCCESS, value.low, value.high);
     return;
   }
