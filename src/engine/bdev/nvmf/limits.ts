@@ -16,6 +16,8 @@ export const COPY_BYTES_MAX = 8192;
 export const RECEIVE_INTO_BYTES_MIN = 8192;
 /** R2Ts that a controller may have outstanding for one command. More end the connection. */
 export const R2T_PER_COMMAND_MAX = 4;
+/** How long a termination request may take to leave before the connection is closed anyway. */
+export const TERM_LINGER_MS = 100;
 /** Smallest MAXH2CDATA that a controller may announce (TCP transport, 3.6.2.2). */
 export const H2C_DATA_BYTES_MIN = 4096;
 

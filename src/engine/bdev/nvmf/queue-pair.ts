@@ -31,6 +31,7 @@ import {
   H2C_DATA_BYTES_MIN,
   R2T_PER_COMMAND_MAX,
   RECEIVE_INTO_BYTES_MIN,
+  TERM_LINGER_MS,
 } from "./limits.ts";
 import { R2tRing } from "./r2t-ring.ts";
 
@@ -190,9 +191,11 @@ export class QueuePair implements StreamOwner, Waiter {
     const pdu = encodeTermReq("host", status, info, cause);
     const at = stream.reserve(pdu.byteLength);
     if (at >= 0) this.#arena.u8.set(pdu, at);
-    stream.closeAfterSend(
-      `protocol error: ${termErrorNames[status]} (byte ${info} of PDU type ${cause[0] ?? 0})`,
-    );
+    const name = termErrorNames[status];
+    const reason = `protocol error: ${name} (byte ${info} of PDU type ${cause[0] ?? 0})`;
+    stream.closeAfterSend(reason);
+    // Requests wait for the end of the connection, so that is not left to the peer's reading.
+    this.#reactor.after(TERM_LINGER_MS, () => stream.close(reason));
     return false;
   }
 

@@ -80,6 +80,6 @@ export function connectError(status: number, dword0: number, what: string): Tril
       }
       return make("InvalidArgument", `field ${dword0 & 0xffff} of Connect is refused`, "");
     default:
-      return nvmeError(status, what);
+      return make("Unavailable", describeStatus(status), "see the log of the node that serves it");
   }
 }
