@@ -96,6 +96,7 @@ export class Reactor {
   #turnEnds: TurnEnd[] = [];
   #turnEndCount = 0;
   #waiters: Waiter[] = [];
+  #resumeFirst = 0;
   #running = false;
   #failure: { readonly error: unknown } | null = null;
   #closeGaps = 0;
@@ -144,6 +145,11 @@ export class Reactor {
   /** Has `waiter` resumed when memory or slots were given back. */
   waitForResources(waiter: Waiter): void {
     this.#waiters.push(waiter);
+  }
+
+  /** How many wait for memory or slots. */
+  get waiterCount(): number {
+    return this.#waiters.length;
   }
 
   /** A timer `delayMs` from now. */
@@ -345,7 +351,9 @@ export class Reactor {
     if (this.#waiters.length === 0) return;
     const waiters = this.#waiters;
     this.#waiters = [];
-    for (const waiter of waiters) waiter.resume();
+    // Each pass begins with another waiter, so that none always finds what others left.
+    const first = this.#resumeFirst++ % waiters.length;
+    for (let i = 0; i < waiters.length; i++) waiters[(first + i) % waiters.length]!.resume();
     if (this.#turnEndCount > 0) this.#endTurn();
   }
 }

@@ -124,6 +124,11 @@ export class RecvBuffers {
     if (this.#free > 0) this.wakeNext();
   }
 
+  /** Streams that wait for a buffer. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
   /** A waiting stream has ended. */
   forget(stream: TcpStream): void {
     const at = this.#waiting.indexOf(stream);
@@ -197,6 +202,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
   #segHead = 0;
   #segCount = 0;
   #segSending = 0;
+  #sendStartNs = 0;
   #chunk = NONE;
   #chunkEnd = 0;
   #chunkSeg = NONE;
@@ -386,12 +392,23 @@ export class TcpStream implements CqeHandler, TurnEnd {
     return this.sendBytes < SEND_QUEUE_BYTES_MAX && this.#segCount < SEND_SEGMENTS - 4;
   }
 
+  /** Since when a send has been outstanding (the reactor's clock), or 0: none is. */
+  get sendingSinceNs(): number {
+    return this.#segSending > 0 ? this.#sendStartNs : 0;
+  }
+
+  /** True while a receive buffer is held: part of a unit has arrived. */
+  get holdsBuffer(): boolean {
+    return this.#bufferId !== NONE;
+  }
+
   /**
    * Queues `length` (at most `SEND_CHUNK_BYTES`) bytes that the caller writes at the arena offset
-   * returned, before the turn ends. -1 when no memory is free.
+   * returned, before the turn ends. -1 when no memory is free, and after `closeAfterSend`.
    */
   reserve(length: number): number {
     assert(length > 0 && length <= SEND_CHUNK_BYTES, "a queued piece fits a send chunk");
+    if (this.#closeWhenSent) return NONE;
     const chunk = this.#chunk;
     if (chunk !== NONE) {
       const at = this.#chunkEnd;
@@ -445,6 +462,22 @@ export class TcpStream implements CqeHandler, TurnEnd {
     return true;
   }
 
+  /**
+   * Like `attach`, but the last `tail` bytes of what the latest `reserve` of this turn queued are
+   * sent behind the attached ones: a digest, say, that no lack of memory can then keep back.
+   */
+  attachBefore(tail: number, at: number, length: number, free: number): boolean {
+    if (this.#segCount > SEND_SEGMENTS - 2) return false;
+    const last = this.#chunkSeg;
+    assert(last !== NONE && this.#segLen[last]! >= tail, "the tail was reserved");
+    this.#segLen[last] = this.#segLen[last]! - tail;
+    this.#addSegment(at, length, free);
+    this.#chunkSeg = this.#addSegment(this.#chunkEnd - tail, tail, NONE);
+    this.sendBytes += length;
+    if (!this.queued) this.reactor.atTurnEnd(this);
+    return true;
+  }
+
   #addSegment(at: number, length: number, free: number): number {
     const seg = (this.#segHead + this.#segCount) % SEND_SEGMENTS;
     this.#segAt[seg] = at;
@@ -474,6 +507,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
     const count = this.#segCount;
     const ring = this.reactor.ring;
     this.#segSending = count;
+    this.#sendStartNs = this.reactor.now;
     this.#outstanding++;
     const flags = MsgFlag.WAITALL | MsgFlag.NOSIGNAL;
     if (count === 1) {
