@@ -157,7 +157,9 @@ class LoadRun implements Load, IoOwner, CqeHandler {
   readonly #cursors: Float64Array;
   /** Unit of each worker's request. */
   readonly #unitOf: Float64Array;
+  /** Workers without a request, first come first served. */
   readonly #ready: Int32Array;
+  #readyHead = 0;
   #readyCount = 0;
   readonly #paused: Int32Array;
   #pausedCount = 0;
@@ -232,11 +234,10 @@ class LoadRun implements Load, IoOwner, CqeHandler {
       this.#resolve = resolve;
     });
     this.#startedNs = Bun.nanoseconds();
-    for (let worker = this.#workers - 1; worker >= 0; worker--) {
-      this.#ready[this.#readyCount++] = worker;
-    }
+    for (let worker = 0; worker < this.#workers; worker++) this.#makeReady(worker);
     if (options.runtimeMs !== undefined) {
-      this.#reactor.after(options.runtimeMs, () => this.stop());
+      const endNs = this.#startedNs + options.runtimeMs * 1e6;
+      this.#reactor.timers.at(endNs, () => this.stop());
     }
     this.#nextTurn();
   }
@@ -275,6 +276,18 @@ class LoadRun implements Load, IoOwner, CqeHandler {
 
   // --------------------------------------------------------------------------------- issuing
 
+  #makeReady(worker: number): void {
+    const at = this.#readyHead + this.#readyCount++;
+    this.#ready[at < this.#workers ? at : at - this.#workers] = worker;
+  }
+
+  #takeReady(): number {
+    const worker = this.#ready[this.#readyHead]!;
+    this.#readyHead = this.#readyHead + 1 < this.#workers ? this.#readyHead + 1 : 0;
+    this.#readyCount--;
+    return worker;
+  }
+
   /** Goes on in the next turn. */
   #nextTurn(): void {
     if (this.#turnQueued) return;
@@ -299,7 +312,7 @@ class LoadRun implements Load, IoOwner, CqeHandler {
         break;
       }
       if (this.#phase === "running" && !this.#rateAllows()) break;
-      const worker = this.#ready[--this.#readyCount]!;
+      const worker = this.#takeReady();
       if (this.#phase === "running") this.#issue(worker);
       else this.#issueFinal(worker);
     }
@@ -378,7 +391,7 @@ class LoadRun implements Load, IoOwner, CqeHandler {
       const nowNs = this.#isSynchronous ? Bun.nanoseconds() : this.#reactor.now;
       if (isRead) this.#readLatency.add(nowNs - startedNs);
       else this.#writeLatency.add(nowNs - startedNs);
-      this.#ready[this.#readyCount++] = worker;
+      this.#makeReady(worker);
       if (!this.#issuing) this.#issueReady();
     } else {
       this.#errors[status] = this.#errors[status]! + 1;
@@ -397,9 +410,7 @@ class LoadRun implements Load, IoOwner, CqeHandler {
     this.#paused[this.#pausedCount++] = worker;
     if (this.#pausedCount > 1) return;
     this.#reactor.after(ERROR_PAUSE_MS, () => {
-      while (this.#pausedCount > 0) {
-        this.#ready[this.#readyCount++] = this.#paused[--this.#pausedCount]!;
-      }
+      while (this.#pausedCount > 0) this.#makeReady(this.#paused[--this.#pausedCount]!);
       if (!this.#issuing) this.#issueReady();
     });
   }
@@ -456,7 +467,7 @@ class LoadRun implements Load, IoOwner, CqeHandler {
       this.#unreadable++;
     }
     this.#finalReads[worker] = 0;
-    this.#ready[this.#readyCount++] = worker;
+    this.#makeReady(worker);
     if (!this.#issuing) this.#issueReady();
   }
 
