@@ -6,11 +6,10 @@
  *
  * With `--if-changed` nothing is done when the executable is newer than everything it is made of.
  */
-import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
+import { commitOf, root } from "./source.ts";
 
-const root = dirname(import.meta.dir);
 const outputPath = join(root, "dist/trilith");
 
 /** What the executable is made of, files and folders. */
@@ -27,19 +26,6 @@ function changedMs(path: string): number {
 function isCurrent(): boolean {
   const builtMs = statSync(outputPath, { throwIfNoEntry: false })?.mtimeMs;
   return builtMs !== undefined && inputs.every((path) => changedMs(join(root, path)) < builtMs);
-}
-
-function git(...args: string[]): string | undefined {
-  const result = spawnSync("git", args, { cwd: root, encoding: "utf8" });
-  return result.status === 0 ? result.stdout.trim() : undefined;
-}
-
-/** The commit that is built, `-dirty` when the inputs differ from it, `unknown` outside git. */
-function commit(): string {
-  const id = git("rev-parse", "--short=12", "HEAD");
-  if (id === undefined) return "unknown";
-  const changes = git("status", "--porcelain", "--", ...inputs);
-  return changes === "" ? id : `${id}-dirty`;
 }
 
 /**
@@ -63,7 +49,7 @@ async function build(): Promise<void> {
       bytecode: true,
       // Names stay readable in stack traces.
       minify: { whitespace: true, syntax: true, identifiers: false },
-      define: { TRILITH_COMMIT: JSON.stringify(commit()) },
+      define: { TRILITH_COMMIT: JSON.stringify(commitOf(inputs)) },
       compile: {
         outfile: join(folder, "trilith"),
         // The executable's behaviour must not depend on the directory it is called from.
@@ -88,4 +74,4 @@ const startNs = Bun.nanoseconds();
 await build();
 const seconds = ((Bun.nanoseconds() - startNs) / 1e9).toFixed(1);
 const megabytes = (statSync(outputPath).size / 1e6).toFixed(0);
-console.log(`build: dist/trilith, ${megabytes} MB, commit ${commit()}, in ${seconds} s`);
+console.log(`build: dist/trilith, ${megabytes} MB, commit ${commitOf(inputs)}, in ${seconds} s`);

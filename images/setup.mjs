@@ -110,7 +110,7 @@ function installNpmPackages() {
   if (!npmPackagesCurrent()) {
     say("installing npm packages (npm ci)");
     // Development packages are always needed here: Bun itself is one.
-    if (!run("npm", ["ci", "--include=dev", "--no-audit", "--no-fund"])) {
+    if (!run("npm", ["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"])) {
       fail("`npm ci` failed", "see its messages above; it needs to reach an npm registry");
     }
   }

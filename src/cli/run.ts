@@ -1,6 +1,6 @@
 /** Runs one command line: finds the verb, loads it, and turns its outcome into an exit status. */
 import { Command, CommanderError } from "commander";
-import { errorCodes, facesOf, TrilithError } from "../errors.ts";
+import { type ErrorCode, errorCodes, facesOf, TrilithError } from "../errors.ts";
 import { versionLine } from "../version.ts";
 import type { CliContext } from "./context.ts";
 import { verbs as allVerbs, type Verb } from "./verbs.ts";
@@ -46,9 +46,24 @@ export function reportError(error: unknown, context: CliContext): number {
     if (error.remedy !== "") context.printError(`  ${error.remedy}`);
     return facesOf(error.code).exit;
   }
+  const systemCode = systemErrorCode(error);
+  if (systemCode !== undefined) {
+    context.printError(`error: ${(error as Error).message}`);
+    return facesOf(systemCode).exit;
+  }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   context.printError(`error: internal error: ${text}`);
   return facesOf("Internal").exit;
+}
+
+/** The error code of what the operating system refused (its message says what and why). */
+function systemErrorCode(error: unknown): ErrorCode | undefined {
+  const { code, syscall } = error as { code?: unknown; syscall?: unknown };
+  if (!(error instanceof Error) || typeof syscall !== "string") return undefined;
+  if (code === "ENOENT") return "NotFound";
+  if (code === "EACCES" || code === "EPERM" || code === "EROFS") return "PermissionDenied";
+  if (code === "ENOSPC") return "NoSpace";
+  return "DeviceIo";
 }
 
 /**

@@ -20,6 +20,16 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./bench.ts")).benchCommand,
   },
   {
+    name: "engine",
+    summary: "run the storage engine alone",
+    load: async () => (await import("./engine.ts")).engineCommand,
+  },
+  {
+    name: "system-files",
+    summary: "list or write the units and settings of this build",
+    load: async () => (await import("./system-files.ts")).systemFilesCommand,
+  },
+  {
     name: "version",
     summary: "say which build this is",
     load: async () => (await import("./version.ts")).versionCommand,

@@ -1,0 +1,16 @@
+// The files in systemd/ are embedded as text; the import yields their contents.
+declare module "*.service" {
+  const text: string;
+  // biome-ignore lint/style/noDefaultExport: a text import yields its text as the default export.
+  export default text;
+}
+declare module "*.preset" {
+  const text: string;
+  // biome-ignore lint/style/noDefaultExport: a text import yields its text as the default export.
+  export default text;
+}
+declare module "*.conf" {
+  const text: string;
+  // biome-ignore lint/style/noDefaultExport: a text import yields its text as the default export.
+  export default text;
+}
