@@ -282,7 +282,7 @@ export class QueuePair implements StreamOwner, Waiter {
 
   /**
    * Puts data behind a header that ends at `to`, with its digest. When copied, room for both is
-   * reserved there; else only the digest's room is, and it is moved behind the data.
+   * reserved there; else only the digest's is. `sendRoom` keeps segments enough for all of it.
    */
   #sendData(index: number, to: number, from: number, bytes: number, copied: boolean): void {
     const { stream } = this;
@@ -292,12 +292,10 @@ export class QueuePair implements StreamOwner, Waiter {
       if (digest > 0) this.#i32[(to + bytes) >> 2] = crc32c(this.#address + to, bytes);
       return;
     }
-    if (digest > 0) stream.giveBack(digest);
-    stream.attach(from, bytes, NONE);
     if (digest > 0) {
-      // The room just given back is there: `sendRoom` keeps segments for a header, data and digest.
-      this.#i32[stream.reserve(digest) >> 2] = crc32c(this.#address + from, bytes);
-    }
+      this.#i32[to >> 2] = crc32c(this.#address + from, bytes);
+      stream.attachBefore(digest, from, bytes, NONE);
+    } else stream.attach(from, bytes, NONE);
     this.commands.sentMark[index] = stream.bytesSent + stream.sendBytes;
   }
 
