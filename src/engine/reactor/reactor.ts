@@ -113,6 +113,8 @@ export class Reactor {
     });
     this.arena = new Arena(options.arenaBytes);
     this.ring.registerBuffer(this.arena.address, this.arena.byteLength);
+    // Mapping the arena takes its time: what is timed before the first turn starts from here.
+    this.now = Bun.nanoseconds();
   }
 
   /** Admits a handler and returns its id, to be put into submission entries. */

@@ -9,6 +9,7 @@
  * A command is over for its user only when the connection has no more to do with its buffer.
  */
 import { copyMemory, crc32c } from "../../../../ffi/index.ts";
+import { assert } from "../../../assert.ts";
 import { Status } from "../../../nvme/constants.ts";
 import {
   decodeIc,
@@ -292,10 +293,12 @@ export class QueuePair implements StreamOwner, Waiter {
       if (digest > 0) this.#i32[(to + bytes) >> 2] = crc32c(this.#address + to, bytes);
       return;
     }
+    let attached: boolean;
     if (digest > 0) {
       this.#i32[to >> 2] = crc32c(this.#address + from, bytes);
-      stream.attachBefore(digest, from, bytes, NONE);
-    } else stream.attach(from, bytes, NONE);
+      attached = stream.attachBefore(digest, from, bytes, NONE);
+    } else attached = stream.attach(from, bytes, NONE);
+    assert(attached, "a stream with room takes a header, its data and a digest");
     this.commands.sentMark[index] = stream.bytesSent + stream.sendBytes;
   }
 

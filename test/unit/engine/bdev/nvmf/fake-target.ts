@@ -112,7 +112,12 @@ export class FakeConnection implements StreamOwner {
       if (have < bytes) return;
       const pdu = u8.slice(stream.pos, stream.pos + bytes);
       stream.pos += bytes;
-      this.#take(pdu);
+      try {
+        this.#take(pdu);
+      } catch (error) {
+        if (!this.target.tolerant) throw error;
+        stream.close("the host sent garbage");
+      }
     }
   }
 
@@ -211,9 +216,10 @@ export class FakeConnection implements StreamOwner {
 
   // -------------------------------------------------------------------------------- sending
 
-  /** Sends bytes as they are. */
-  sendRaw(bytes: Uint8Array): void {
+  /** Sends bytes as they are, or as the test's `mangle` makes them. */
+  sendRaw(plain: Uint8Array): void {
     if (this.stream.closing) return;
+    const bytes = this.target.mangle?.(plain) ?? plain;
     if (this.dribbleBytes > 0) {
       this.#dribble.push(...bytes);
       if (this.#dribble.length === bytes.byteLength) this.#dribbleOn();
@@ -315,6 +321,10 @@ export class FakeTarget {
   /** Returns true when the test has dealt with it. */
   onIcRequest: ((connection: FakeConnection) => boolean) | undefined;
   onCommand: ((command: FakeCommand) => boolean) | undefined;
+  /** Closes the connection on whatever is wrong, instead of failing the test. */
+  tolerant = false;
+  /** Changes what is sent. */
+  mangle: ((bytes: Uint8Array) => Uint8Array) | undefined;
   /** Async Event Requests waiting for something to happen. */
   readonly eventRequests: FakeCommand[] = [];
   readonly facts: FakeFacts = {
