@@ -1,0 +1,235 @@
+/**
+ * Opening a nexus: which children may serve, which are behind, and what has to be made equal after
+ * the last nexus died without closing.
+ *
+ * A child is in sync when the record calls it healthy and its generation is the highest found. After
+ * an unclean stop in-sync children may differ in the dirty regions, where writes that were never
+ * acknowledged may have reached some of them: one of them serves, the others are resynced from it
+ * (they hold every acknowledged write, so each can take over should that one fail).
+ */
+import { TrilithError } from "../../errors.ts";
+import { type Bdev, bdevBytes } from "../bdev/bdev.ts";
+import { Child, type ChildDevice } from "./child.ts";
+import type { NexusContext, NexusIdentity } from "./core.ts";
+import { CHILDREN_MAX } from "./limits.ts";
+import { Nexus } from "./nexus.ts";
+import { bitsOf, type SyncState } from "./replica-link.ts";
+
+/** What a nexus is made of. */
+export interface NexusOptions extends NexusIdentity {
+  /** Size of the device; undefined: that of the smallest child. */
+  readonly sizeBytes: number | undefined;
+  readonly children: readonly {
+    readonly uri: string;
+    /** What the durable record says. */
+    readonly healthy: boolean;
+  }[];
+}
+
+interface Opened {
+  readonly child: Child;
+  readonly state: SyncState | undefined;
+}
+
+function checkOptions(options: NexusOptions): void {
+  const { name, children } = options;
+  const uris = new Set(children.map((child) => child.uri));
+  if (uris.size !== children.length) {
+    throw new TrilithError("InvalidArgument", `nexus ${name}: a child is named twice`);
+  }
+  if (children.length === 0 || children.length > CHILDREN_MAX) {
+    throw new TrilithError(
+      "InvalidArgument",
+      `nexus ${name}: ${children.length} children, not 1 to ${CHILDREN_MAX}`,
+    );
+  }
+  if (!children.some((child) => child.healthy)) {
+    throw new TrilithError(
+      "FailedPrecondition",
+      `nexus ${name}: none of its children is healthy`,
+      "name a child that holds the latest data as healthy",
+    );
+  }
+  if (!(options.epoch >= 1 && options.epoch <= 2 ** 36)) {
+    throw new TrilithError("InvalidArgument", `nexus ${name}: epoch ${options.epoch} is not valid`);
+  }
+}
+
+/** Opens the healthy children's devices; those that cannot be opened are undefined. */
+async function openDevices(
+  context: NexusContext,
+  options: NexusOptions,
+): Promise<Map<string, ChildDevice | TrilithError>> {
+  const devices = new Map<string, ChildDevice | TrilithError>();
+  const open = async (uri: string): Promise<void> => {
+    try {
+      devices.set(uri, await context.openChild(uri));
+    } catch (error) {
+      if (!(error instanceof TrilithError) || error.code === "Internal") throw error;
+      devices.set(uri, error);
+    }
+  };
+  await Promise.all(options.children.filter((c) => c.healthy).map((c) => open(c.uri)));
+  return devices;
+}
+
+function smallest(bdevs: readonly Bdev[]): Bdev {
+  return bdevs.reduce((a, b) => (bdevBytes(b) < bdevBytes(a) ? b : a));
+}
+
+/**
+ * Opens a nexus. Errors: InvalidArgument (children do not fit), FailedPrecondition (no healthy
+ * child, a child has newer data), Superseded (a newer epoch holds a replica or is recorded),
+ * Unavailable (no healthy child or recorder can be reached).
+ */
+export async function openNexus(context: NexusContext, options: NexusOptions): Promise<Nexus> {
+  checkOptions(options);
+  const devices = await openDevices(context, options);
+  const opened = [...devices.values()].filter((d): d is ChildDevice => !(d instanceof Error));
+  if (opened.length === 0) {
+    const reasons = [...devices].map(([uri, error]) => `${uri}: ${(error as Error).message}`);
+    throw new TrilithError(
+      "Unavailable",
+      `nexus ${options.name}: no healthy child can be opened (${reasons.join("; ")})`,
+    );
+  }
+  const first = smallest(opened.map((device) => device.bdev));
+  const sizeBytes = options.sizeBytes ?? bdevBytes(first);
+  const { name, uuid, volumeUuid, epoch } = options;
+  const identity = { name, uuid, volumeUuid, epoch };
+  const nexus = new Nexus(context, identity, { blockSize: first.blockSize, sizeBytes });
+  try {
+    if (sizeBytes <= 0 || sizeBytes % first.blockSize !== 0) {
+      throw new TrilithError(
+        "InvalidArgument",
+        `nexus ${name}: a size of ${sizeBytes} bytes is not whole blocks of ${first.blockSize}`,
+      );
+    }
+    const claimed = await attachAll(nexus, options, devices);
+    await start(nexus, claimed);
+    return nexus;
+  } catch (error) {
+    nexus.core.ended ??= "closing";
+    await nexus.intent.stop();
+    for (const child of nexus.core.present()) await nexus.membership.detach(child);
+    for (const device of devices.values()) {
+      if (!(device instanceof Error)) await device.close(); // Never attached to a child.
+    }
+    throw error;
+  }
+}
+
+/** Makes the children, attaches and fences the devices that opened. */
+async function attachAll(
+  nexus: Nexus,
+  options: NexusOptions,
+  devices: Map<string, ChildDevice | TrilithError>,
+): Promise<Opened[]> {
+  const { core, membership } = nexus;
+  const opened: Child[] = [];
+  for (const [index, { uri, healthy }] of options.children.entries()) {
+    const child = new Child(uri, index, healthy);
+    core.children[index] = child;
+    const device = devices.get(uri);
+    if (device === undefined || device instanceof Error) {
+      child.phase = "out";
+      child.reason = device === undefined ? "out-of-sync" : "cannot-open";
+      continue;
+    }
+    membership.attach(child, device);
+    devices.delete(uri);
+    nexus.checkShape(child);
+    opened.push(child);
+  }
+  const claimed: Opened[] = [];
+  for (const child of opened) {
+    try {
+      claimed.push({ child, state: await membership.claim(child) });
+    } catch (error) {
+      const isLost = error instanceof TrilithError && error.code === "Unavailable";
+      if (!isLost) throw error;
+      child.phase = "out";
+      child.reason = "cannot-open";
+    }
+  }
+  return claimed;
+}
+
+/** Decides who serves, records it, and lets requests in. */
+async function start(nexus: Nexus, claimed: readonly Opened[]): Promise<void> {
+  const { core, membership, intent } = nexus;
+  const generations = claimed.map(({ state }) => state?.generation ?? 0);
+  const highest = Math.max(...generations);
+  const current = claimed.filter(
+    ({ state }) => state === undefined || state.generation === highest,
+  );
+  if (current.length === 0) {
+    throw new TrilithError("Unavailable", `nexus ${nexus.name}: no healthy child can be reached`);
+  }
+  core.generation = Math.max(1, highest);
+  core.baseGeneration = Math.max(...current.map(({ state }) => state?.baseGeneration ?? 0));
+  if (highest === 0) core.baseGeneration = core.generation;
+  for (const { child } of claimed) {
+    if (current.some((c) => c.child === child)) {
+      child.phase = "in-sync";
+      child.reason = "none";
+    } else {
+      child.phase = "out";
+      child.reason = "out-of-sync";
+    }
+  }
+  const dirty = await dirtyRegions(nexus, current);
+  const isUnclean = highest > 0 && current.some(({ state }) => state?.clean === false);
+  membership.apply();
+  // Children that the record calls healthy and that do not serve are lost; that is recorded now.
+  const lost = core.present().filter((c) => c.recordedHealthy && c.phase === "out");
+  if (!(await membership.record(lost))) {
+    if (core.ended === "superseded") {
+      throw new TrilithError("Superseded", `nexus ${nexus.name}: a newer epoch is recorded`);
+    }
+    throw new TrilithError("Unavailable", `nexus ${nexus.name}: the recorder cannot be reached`);
+  }
+  for (const child of lost) child.recordedHealthy = false;
+  if (lost.length > 0) core.generation++;
+  await intent.markOn(core.inSync(), dirty);
+  core.regions.assume(dirty);
+  await membership.writeState(core.inSync(), { clean: false });
+  if (core.io.syncMask === 0) {
+    throw new TrilithError(
+      "Unavailable",
+      `nexus ${nexus.name}: every child was lost while opening`,
+    );
+  }
+  if (isUnclean && dirty.length > 0) demoteAllButOne(nexus);
+  membership.apply();
+  intent.start();
+  for (const child of core.present()) {
+    if (child.phase === "out") await membership.detach(child);
+  }
+  await membership.settled();
+  core.openGate("opening");
+  nexus.resyncConsistent();
+}
+
+/** Union of the children's dirty regions. */
+async function dirtyRegions(nexus: Nexus, current: readonly Opened[]): Promise<number[]> {
+  const all = new Set<number>();
+  for (const { child } of current) {
+    const bitmap = await child.device?.link?.readDirty();
+    if (bitmap === undefined) continue;
+    for (const region of bitsOf(bitmap, nexus.core.regions.count)) all.add(region);
+  }
+  return [...all];
+}
+
+/** After a crash one child serves, preferably a local one; the others are resynced from it. */
+function demoteAllButOne(nexus: Nexus): void {
+  const children = nexus.core.inSync();
+  const source = children.find((child) => child.isLocal) ?? children[0]!;
+  for (const child of children) {
+    if (child === source) continue;
+    child.phase = "rebuilding";
+    child.reason = "out-of-sync";
+    child.consistent = true;
+  }
+}
