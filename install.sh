@@ -179,6 +179,8 @@ uninstall() {
   if [ -z "$DESTDIR" ] && systemd_runs; then
     # shellcheck disable=SC2086 # a list of words
     systemctl disable --now $UNITS 2>/dev/null || true
+    # shellcheck disable=SC2086
+    systemctl reset-failed $UNITS 2>/dev/null || true
   fi
   rm -f "$DESTDIR$EXECUTABLE"
   for path in $SYSTEM_FILES; do

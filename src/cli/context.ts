@@ -4,6 +4,8 @@ export interface CliContext {
   readonly print: (text: string) => void;
   /** Prints one or more lines to standard error. */
   readonly printError: (text: string) => void;
+  /** Exit status of a verb that did what it was asked and whose answer is not a plain "yes". */
+  exitStatus?: number;
 }
 
 export const processContext: CliContext = {

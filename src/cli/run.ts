@@ -90,7 +90,7 @@ export async function runCli(
     }
     adopt(program, calledAs, context);
     await program.parseAsync([...args], { from: "user" });
-    return 0;
+    return context.exitStatus ?? 0;
   } catch (error) {
     return reportError(error, context);
   }

@@ -25,6 +25,11 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./engine.ts")).engineCommand,
   },
   {
+    name: "pool",
+    summary: "look at pools on this machine's disks",
+    load: async () => (await import("./pool.ts")).poolCommand,
+  },
+  {
     name: "system-files",
     summary: "list or write the units and settings of this build",
     load: async () => (await import("./system-files.ts")).systemFilesCommand,
