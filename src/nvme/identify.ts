@@ -97,7 +97,9 @@ export function encodeController(c: ControllerIdentity): Uint8Array {
   view.setUint16(320, c.keepAliveGranularity, true); // KAS
   if (!c.isDiscovery) {
     bytes[342] = 10; // ANATT: seconds in the change state at most
-    bytes[343] = 0x01 | 0x02 | 0x04 | 0x08 | 0x10 | 0x40; // ANACAP: all states, group ids stay
+    // ANACAP: all states. Not "group ids stay" (0x40), true as it is: told so, nvme-cli 2.3 reads the
+    // ANA log without the namespace ids.
+    bytes[343] = 0x01 | 0x02 | 0x04 | 0x08 | 0x10;
     view.setUint32(344, 1, true); // ANAGRPMAX
     view.setUint32(348, 1, true); // NANAGRPID
   }
