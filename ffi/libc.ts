@@ -24,6 +24,7 @@ const c = dlopen("libc.so.6", {
   bind: { args: ["i32", "ptr", "u32"], returns: "i32" },
   listen: { args: ["i32", "i32"], returns: "i32" },
   shutdown: { args: ["i32", "i32"], returns: "i32" },
+  sendto: { args: ["i32", "ptr", "usize", "i32", "ptr", "u32"], returns: FFIType.i64_fast },
   setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
   getsockname: { args: ["i32", "ptr", "ptr"], returns: "i32" },
   getpeername: { args: ["i32", "ptr", "ptr"], returns: "i32" },
@@ -376,4 +377,38 @@ export function shutdownSocket(fd: number): void {
   if (c.shutdown(fd, SHUT_RDWR) < 0 && errno() !== Errno.ENOTCONN) {
     throw new NativeError("shutdown", errno(), `fd ${fd}`);
   }
+}
+
+/**
+ * Sends `text` as one datagram to the unix socket at `path` (`@` first: an abstract name). False
+ * when nobody takes it.
+ */
+export function sendUnixDatagram(path: string, text: string): boolean {
+  const AF_UNIX = 1;
+  const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
+  const MSG_NOSIGNAL_DONTWAIT = 0x4000 | 0x40;
+  const PATH_BYTES_MAX = 107;
+  const name = new TextEncoder().encode(path);
+  if (name.byteLength > PATH_BYTES_MAX) return false;
+  const isAbstract = path.startsWith("@");
+  if (isAbstract) name[0] = 0;
+  const to = allocNative(2 + PATH_BYTES_MAX + 1);
+  to.view.setUint16(0, AF_UNIX, true);
+  to.u8.set(name, 2);
+  const message = cString(text);
+  const fd = check("socket", c.socket(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0));
+  const toBytes = 2 + name.byteLength + (isAbstract ? 0 : 1);
+  const length = new TextEncoder().encode(text).byteLength;
+  const sent = Number(
+    c.sendto(
+      fd,
+      pointer(message.address),
+      length,
+      MSG_NOSIGNAL_DONTWAIT,
+      pointer(to.address),
+      toBytes,
+    ),
+  );
+  closeFd(fd);
+  return sent === length;
 }

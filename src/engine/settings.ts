@@ -82,6 +82,11 @@ export interface EngineSettings {
   readonly recorder: string | null;
 }
 
+/** True for the addresses that mean every address of the machine. */
+export function isAnyAddress(address: string): boolean {
+  return address === "0.0.0.0" || address === "::";
+}
+
 /** The first address of this machine that others may reach, else loopback. */
 function reachableAddress(): string {
   for (const addresses of Object.values(networkInterfaces())) {
@@ -144,7 +149,7 @@ export function engineSettings(given: EngineOptions): EngineSettings {
     );
   }
   const nvmfListen = o.nvmfListen ?? ["0.0.0.0"];
-  const specific = nvmfListen.find((address) => address !== "0.0.0.0" && address !== "::");
+  const specific = nvmfListen.find((address) => !isAnyAddress(address));
   return {
     nodeName,
     hostNqn: o.hostNqn ?? nodeHostNqn(nodeName),

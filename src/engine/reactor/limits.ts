@@ -70,3 +70,5 @@ export const LOG_LINES_PER_SEC = 200;
 export const REACTOR_START_MS = 30_000;
 /** How long a listener rests when accepting failed (out of descriptors, say). */
 export const ACCEPT_RETRY_MS = 100;
+/** Connections that wait to be accepted, per listening socket; the kernel turns further ones away. */
+export const LISTEN_BACKLOG = 512;

@@ -44,6 +44,11 @@ export class Timers {
     return entry;
   }
 
+  /** Timers that are set, for leak checks. */
+  get count(): number {
+    return this.#heap.filter((entry) => entry.run !== null).length;
+  }
+
   /** Deadline of the earliest live timer, or Infinity. */
   nextNs(): number {
     this.#dropCancelled();

@@ -46,7 +46,7 @@ export type RouteRequest<R> = Flat<
 >;
 /** What a handler returns and a caller gets. */
 export type RouteResult<R> =
-  Field<R, "result"> extends v.GenericSchema<unknown, infer Output> ? Output : void;
+  Field<R, "result"> extends v.GenericSchema<unknown, infer Output> ? Output : undefined;
 
 /** Whoever carries the routes of a contract out. */
 export type Handlers<C extends Contract> = {

@@ -1,0 +1,210 @@
+/**
+ * The engine process: the main thread, which serves the RPC and starts the reactors, and the
+ * reactors, which own everything else. It decides nothing: it does what it is told and reports.
+ */
+import { randomUUID } from "node:crypto";
+import { closeFd, Errno, listenTcp, localAddress, NativeError } from "../../ffi/index.ts";
+import { TrilithError } from "../errors.ts";
+import type { Log } from "../ops/log.ts";
+import { EventLog } from "./main/events.ts";
+import { engineHandlers } from "./main/handlers.ts";
+import { Routes } from "./main/routes.ts";
+import { ReactorGroup } from "./reactor/group.ts";
+import { LISTEN_BACKLOG } from "./reactor/limits.ts";
+import { engineApp } from "./rpc.ts";
+import { type EngineSettings, isAnyAddress } from "./settings.ts";
+import type { MainMethods, ShardOptions } from "./shard/methods.ts";
+
+export interface EngineOptions {
+  readonly settings: EngineSettings;
+  readonly log: Log;
+  /** A reactor has died; the process has to end. */
+  readonly onFatal: (error: unknown) => void;
+}
+
+/** A running engine. */
+export interface Engine {
+  /** Base URLs of the RPC. */
+  readonly rpcUrls: readonly string[];
+  /** Ends everything in order: connections, nexuses, pools, reactors. */
+  stop(): Promise<void>;
+}
+
+interface Endpoint {
+  readonly address: string;
+  readonly port: number;
+}
+
+interface Listening extends Endpoint {
+  readonly fd: number;
+}
+
+/** Opens one listening socket; says who to look for when the port is taken. */
+function listenOn(address: string, port: number, what: string): Listening {
+  try {
+    const fd = listenTcp({ address, port }, LISTEN_BACKLOG);
+    return { fd, address, port: localAddress(fd).port };
+  } catch (error) {
+    if (!(error instanceof NativeError)) throw error;
+    const where = `${what} on ${address}:${port}`;
+    if (error.errno === Errno.EADDRINUSE) {
+      throw new TrilithError(
+        "InUse",
+        `cannot listen for ${where}: the port is taken`,
+        `see \`ss -ltnp sport = :${port}\`, or choose another port`,
+      );
+    }
+    throw new TrilithError("Unavailable", `cannot listen for ${where}: ${error.message}`);
+  }
+}
+
+/** All listening sockets of an engine. */
+class Sockets {
+  readonly nvmf: Listening[] = [];
+  readonly discovery: Listening[] = [];
+  readonly nbd: Listening[] = [];
+
+  open(settings: EngineSettings): void {
+    const { nvmfListen, nvmfPort, discoveryPort, nbdPort } = settings;
+    try {
+      for (const address of nvmfListen) {
+        this.nvmf.push(listenOn(address, nvmfPort, "NVMe/TCP"));
+        if (discoveryPort !== null) {
+          this.discovery.push(listenOn(address, discoveryPort, "NVMe discovery"));
+        }
+        if (nbdPort !== null) this.nbd.push(listenOn(address, nbdPort, "NBD"));
+      }
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  close(): void {
+    for (const { fd } of [...this.nvmf, ...this.discovery, ...this.nbd]) closeFd(fd);
+  }
+}
+
+type Server = ReturnType<typeof Bun.serve>;
+
+function serveRpc(at: Endpoint, fetch: (request: Request) => Response | Promise<Response>): Server {
+  try {
+    // Long polls stay silent for longer than the default time-out.
+    return Bun.serve({ hostname: at.address, port: at.port, idleTimeout: 120, fetch });
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    throw new TrilithError(
+      "InUse",
+      `cannot serve the engine's RPC on ${at.address}:${at.port}: ${text}`,
+      `see \`ss -ltnp sport = :${at.port}\`, or choose another port with --rpc`,
+    );
+  }
+}
+
+function urlOf(server: Server): string {
+  const host = server.hostname!;
+  return `http://${host.includes(":") ? `[${host}]` : host}:${server.port}`;
+}
+
+/** Starts an engine; resolves when it serves. */
+export async function startEngine(options: EngineOptions): Promise<Engine> {
+  const { settings, log } = options;
+  const startedAt = new Date();
+  const instanceUuid = randomUUID();
+  const events = new EventLog(() => new Date());
+  const sockets = new Sockets();
+  sockets.open(settings);
+  const servers: Server[] = [];
+  const routes = new Routes(
+    sockets.nvmf.map(({ address, port }) => ({
+      address: isAnyAddress(address) ? settings.address : address,
+      port,
+    })),
+  );
+
+  const serve = (index: number): Omit<MainMethods, "ready"> => ({
+    log: async ({ level, text, fields }) => log(level, text, { reactor: index, ...fields }),
+    event: async (event) => {
+      if (event.kind === "reactor-stalled") log("warn", "reactor stalled", event.fields);
+      events.add({ ...event, reactor: index });
+    },
+    handOverNvmf: async (moved) => group.tell(moved.reactorIndex, "takeOverNvmf", moved),
+    handOverNbd: async (moved) => group.tell(moved.reactorIndex, "takeOverNbd", moved),
+    announce: async ({ hosts, ...served }) => {
+      routes.set(served, { reactor: index, hosts });
+      await group.callAll("setRoutes", routes.table);
+    },
+    withdraw: async (served) => {
+      routes.remove(served, index);
+      await group.callAll("setRoutes", routes.table);
+    },
+  });
+  const group: ReactorGroup = new ReactorGroup({
+    serve,
+    onDeath: (index, error) => {
+      log("error", "reactor died", { reactor: index, error });
+      options.onFatal(error);
+    },
+  });
+
+  const stop = async (): Promise<void> => {
+    events.close();
+    await Promise.all(servers.map((server) => server.stop(true)));
+    await group.stop();
+    sockets.close();
+  };
+
+  try {
+    for (let index = 0; index < settings.reactors; index++) {
+      await group.start(shardOptions(settings, index, sockets));
+    }
+    const app = engineApp(
+      engineHandlers({
+        settings,
+        group,
+        events,
+        instanceUuid,
+        startedAt,
+        endpoints: () => ({
+          nvmf: sockets.nvmf.map(endpointOf),
+          discovery: sockets.discovery.map(endpointOf),
+          nbd: sockets.nbd.map(endpointOf),
+          rpc: servers.map((server) => ({ address: server.hostname!, port: server.port! })),
+        }),
+      }),
+      log,
+    );
+    for (const at of settings.rpcListen) servers.push(serveRpc(at, app.fetch));
+    const nvmf = [...sockets.nvmf, ...sockets.discovery].map(({ fd }) => fd);
+    await group.callAll("listen", { nvmf, nbd: sockets.nbd.map(({ fd }) => fd) });
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  events.add({
+    kind: "engine-started",
+    subject: settings.nodeName,
+    message: "",
+    reactor: null,
+    fields: {},
+  });
+  return { rpcUrls: servers.map(urlOf), stop };
+}
+
+function endpointOf({ address, port }: Endpoint): Endpoint {
+  return { address, port };
+}
+
+function shardOptions(settings: EngineSettings, index: number, sockets: Sockets): ShardOptions {
+  return {
+    index,
+    arenaBytes: settings.arenaBytes,
+    spinNs: settings.spinNs,
+    core: settings.cores?.[index] ?? null,
+    nodeName: settings.nodeName,
+    host: { nqn: settings.hostNqn, id: settings.hostId },
+    address: settings.address,
+    nvmfPort: sockets.nvmf[0]!.port,
+    nbdPort: sockets.nbd[0]?.port ?? null,
+  };
+}

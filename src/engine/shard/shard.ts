@@ -1,0 +1,142 @@
+/**
+ * What lives on one reactor: opened devices, pools, replicas, nexuses, and the front ends that serve
+ * them. Everything of one volume is on one reactor; the main thread knows which, and calls here.
+ */
+import { heapStats } from "bun:jsc";
+import type { Log } from "../../ops/log.ts";
+import { buildInfo } from "../../version.ts";
+import { NbdServer } from "../nbd/server.ts";
+import { LOG_LINES_PER_SEC } from "../reactor/limits.ts";
+import type { Reactor } from "../reactor/reactor.ts";
+import { recvBuffersOf } from "../reactor/tcp-stream.ts";
+import { H2C_DATA_BYTES_DEFAULT } from "../target/limits.ts";
+import { Target } from "../target/target.ts";
+import { Bdevs } from "./bdevs.ts";
+import type { MainMethods, ShardEvent, ShardMethods, ShardOptions } from "./methods.ts";
+import { discoveryNqnOf, MODEL, Shares, serialOf } from "./shares.ts";
+
+/** The way to the main thread. */
+export interface MainLink {
+  call<K extends keyof MainMethods>(
+    method: K,
+    input: Parameters<MainMethods[K]>[0],
+  ): ReturnType<MainMethods[K]>;
+  tell<K extends keyof MainMethods>(method: K, input: Parameters<MainMethods[K]>[0]): void;
+  /** Ends the loop after the messages that were posted. */
+  stop(): void;
+}
+
+/** What the parts of a shard need of each other. */
+export interface ShardContext {
+  readonly reactor: Reactor;
+  readonly options: ShardOptions;
+  readonly log: Log;
+  readonly main: MainLink;
+  readonly event: (event: ShardEvent) => void;
+}
+
+/** Passes log lines on to the main thread, at most so many in a second. */
+function boundedLog(reactor: Reactor, main: MainLink): Log {
+  let secondNs = reactor.now;
+  let lines = 0;
+  let left = 0;
+  return (level, text, fields = {}) => {
+    if (reactor.now - secondNs >= 1e9) {
+      if (left > 0) {
+        main.tell("log", { level: "warn", text: "log lines left out", fields: { lines: left } });
+      }
+      secondNs = reactor.now;
+      lines = 0;
+      left = 0;
+    }
+    if (lines++ < LOG_LINES_PER_SEC) main.tell("log", { level, text, fields });
+    else left++;
+  };
+}
+
+export class Shard {
+  readonly methods: ShardMethods;
+  readonly #context: ShardContext;
+  readonly #target: Target;
+  readonly #nbd: NbdServer;
+  readonly #shares: Shares;
+  readonly #bdevs: Bdevs;
+
+  constructor(reactor: Reactor, options: ShardOptions, main: MainLink) {
+    const log = boundedLog(reactor, main);
+    const event = (what: ShardEvent): void => main.tell("event", what);
+    this.#context = { reactor, options, log, main, event };
+    const buffers = recvBuffersOf(reactor);
+    this.#target = new Target(reactor, buffers, {
+      h2cDataBytes: H2C_DATA_BYTES_DEFAULT,
+      firmware: buildInfo.version,
+      discovery: {
+        nqn: discoveryNqnOf(options.nodeName),
+        serial: serialOf(options.host.id),
+        model: MODEL,
+      },
+      log,
+      handOver: (moved) => main.tell("handOverNvmf", moved),
+    });
+    this.#nbd = new NbdServer(reactor, buffers, {
+      log,
+      handOver: (moved) => main.tell("handOverNbd", moved),
+    });
+    this.#shares = new Shares(this.#context, this.#target, this.#nbd);
+    this.#bdevs = new Bdevs(this.#context, this.#shares);
+    this.methods = this.#makeMethods();
+  }
+
+  #makeMethods(): ShardMethods {
+    const { main } = this.#context;
+    const target = this.#target;
+    return {
+      listen: async ({ nvmf, nbd }) => {
+        for (const fd of nvmf) target.listen(fd);
+        for (const fd of nbd) this.#nbd.listen(fd);
+      },
+      find: async ({ key }) => this.#bdevs.has(key),
+      load: async () => this.#bdevs.count,
+      state: async () => this.#state(),
+      setRoutes: async ({ nvmf, nbd, discovery }) => {
+        target.setRoutes(nvmf);
+        target.discovery!.setData(discovery);
+        this.#nbd.setRoutes(nbd);
+      },
+      takeOverNvmf: async (moved) => target.takeOver(moved),
+      takeOverNbd: async (moved) => this.#nbd.takeOver(moved),
+      drain: () => this.#drain(),
+      stop: async () => main.stop(),
+      ...this.#bdevs.methods,
+      ...this.#shares.methods,
+    };
+  }
+
+  #state() {
+    const { reactor, options } = this.#context;
+    const { arena, io, stats } = reactor;
+    return {
+      index: reactor.index,
+      core: options.core,
+      ...stats,
+      arenaBytes: arena.byteLength,
+      arenaFreeBytes: arena.freeBytes,
+      arenaPages: arena.memory.hugePages,
+      slots: io.capacity,
+      slotsFree: io.free,
+      handlers: reactor.handlerCount,
+      timers: reactor.timers.count,
+      connections: this.#target.connections.size + this.#nbd.connections.size,
+      heapBytes: heapStats().heapSize,
+      bdevs: this.#bdevs.count,
+      pools: 0,
+      nexuses: 0,
+      subsystems: this.#shares.subsystemCount,
+    };
+  }
+
+  async #drain(): Promise<void> {
+    await this.#shares.closeAll();
+    await this.#bdevs.closeAll();
+  }
+}

@@ -1,0 +1,300 @@
+/** What one reactor serves to hosts: its NVMe subsystems and NBD exports, and the devices behind. */
+import { createHash } from "node:crypto";
+import { TrilithError } from "../../errors.ts";
+import { AnaState } from "../../nvme/constants.ts";
+import { type Bdev, bdevBytes } from "../bdev/bdev.ts";
+import type { NbdExport } from "../nbd/export.ts";
+import type { NbdServer } from "../nbd/server.ts";
+import type { AnaStateName, Share } from "../rpc/fields.ts";
+import type {
+  NbdExport as NbdExportBody,
+  ShareNbd,
+  ShareNvmf,
+  ShareProtocol,
+  Subsystem as SubsystemBody,
+} from "../rpc/shares.ts";
+import { Subsystem } from "../target/subsystem.ts";
+import type { Target } from "../target/target.ts";
+import type { ShardMethods } from "./methods.ts";
+import type { ShardContext } from "./shard.ts";
+
+const NQN_PREFIX = "nqn.2019-05.io.openebs:";
+export const MODEL = "Trilith NVMe controller";
+const CONTROLLER_IDS = { min: 1, max: 0xffef };
+
+const anaStates: Record<AnaStateName, AnaState> = {
+  optimized: AnaState.OPTIMIZED,
+  "non-optimized": AnaState.NON_OPTIMIZED,
+  inaccessible: AnaState.INACCESSIBLE,
+  "persistent-loss": AnaState.PERSISTENT_LOSS,
+  change: AnaState.CHANGE,
+};
+
+function anaNameOf(state: AnaState): AnaStateName {
+  const found = Object.entries(anaStates).find(([, value]) => value === state);
+  return found![0] as AnaStateName;
+}
+
+/** NQN under which the thing with this UUID is served (a volume's by its volume UUID). */
+export function nqnOf(uuid: string): string {
+  return NQN_PREFIX + uuid;
+}
+
+/** NQN of a node's discovery service. */
+export function discoveryNqnOf(nodeName: string): string {
+  return `${NQN_PREFIX}discovery:${nodeName}`;
+}
+
+/** Serial number that stays with a UUID: a host takes another one for another disk. */
+export function serialOf(uuid: string): string {
+  return `TRI${createHash("sha256").update(uuid).digest("hex").slice(0, 17).toUpperCase()}`;
+}
+
+function uriHost(address: string): string {
+  return address.includes(":") ? `[${address}]` : address;
+}
+
+function sameHosts(a: ReadonlySet<string> | undefined, b: readonly string[] | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return a.size === new Set(b).size && b.every((host) => a.has(host));
+}
+
+interface Shared {
+  readonly bdev: Bdev;
+  subsystem: Subsystem | null;
+  nbd: NbdExport | null;
+}
+
+export class Shares {
+  readonly methods: Pick<ShardMethods, "listSubsystems" | "listNbdExports">;
+  readonly #context: ShardContext;
+  readonly #target: Target;
+  readonly #nbd: NbdServer;
+  readonly #shared = new Map<Bdev, Shared>();
+
+  constructor(context: ShardContext, target: Target, nbd: NbdServer) {
+    this.#context = context;
+    this.#target = target;
+    this.#nbd = nbd;
+    this.methods = {
+      listSubsystems: async ({ nqn }) => this.#listSubsystems(nqn),
+      listNbdExports: async () => this.#listNbdExports(),
+    };
+  }
+
+  get subsystemCount(): number {
+    return [...this.#shared.values()].filter(({ subsystem }) => subsystem !== null).length;
+  }
+
+  /** How a device can be reached. */
+  sharesOf(bdev: Bdev): Share[] {
+    const shared = this.#shared.get(bdev);
+    const { address, nvmfPort } = this.#context.options;
+    const shares: Share[] = [];
+    const subsystem = shared?.subsystem ?? null;
+    if (subsystem !== null) {
+      shares.push({
+        protocol: "nvmf",
+        uri: `nvmf+tcp://${uriHost(address)}:${nvmfPort}/${subsystem.nqn}?uuid=${bdev.uuid}`,
+        nqn: subsystem.nqn,
+        allowedHosts: subsystem.hosts === undefined ? null : [...subsystem.hosts],
+        anaState: anaNameOf(subsystem.anaState),
+      });
+    }
+    const nbd = shared?.nbd ?? null;
+    if (nbd !== null) {
+      const uri = this.#nbdUri(nbd.name);
+      shares.push({ protocol: "nbd", uri, nqn: null, allowedHosts: null, anaState: null });
+    }
+    return shares;
+  }
+
+  #nbdUri(name: string): string {
+    const { address, nbdPort } = this.#context.options;
+    return `nbd://${uriHost(address)}:${nbdPort ?? 0}/${encodeURIComponent(name)}`;
+  }
+
+  /**
+   * Serves a device over NVMe/TCP; `identity` is the UUID that NQN and serial number are made of.
+   * A device that is served already keeps its subsystem: who may connect and the ANA state change,
+   * another NQN or range of controller ids is `Conflict`.
+   */
+  async nvmf(bdev: Bdev, identity: string, options: ShareNvmf): Promise<void> {
+    const nqn = options.nqn ?? nqnOf(identity);
+    const present = this.#shared.get(bdev)?.subsystem;
+    if (present !== null && present !== undefined) {
+      await this.#change(present, nqn, options);
+      return;
+    }
+    const subsystem = new Subsystem(
+      {
+        nqn,
+        serial: serialOf(identity),
+        model: MODEL,
+        hosts: options.allowedHosts,
+        controllerIds: options.controllerIds ?? CONTROLLER_IDS,
+        anaState: anaStates[options.anaState ?? "optimized"],
+      },
+      bdev,
+    );
+    this.#target.addSubsystem(subsystem);
+    try {
+      await this.#announce(subsystem);
+    } catch (error) {
+      await this.#target.removeSubsystem(nqn);
+      throw error;
+    }
+    this.#of(bdev).subsystem = subsystem;
+  }
+
+  async #announce(subsystem: Subsystem): Promise<void> {
+    const hosts = subsystem.hosts === undefined ? undefined : [...subsystem.hosts];
+    await this.#context.main.call("announce", { protocol: "nvmf", name: subsystem.nqn, hosts });
+  }
+
+  async #change(subsystem: Subsystem, nqn: string, options: ShareNvmf): Promise<void> {
+    const { min, max } = options.controllerIds ?? subsystem.controllerIds;
+    const isSame = min === subsystem.controllerIds.min && max === subsystem.controllerIds.max;
+    if (nqn !== subsystem.nqn || !isSame) {
+      throw new TrilithError(
+        "Conflict",
+        `the device is shared as ${subsystem.nqn} with other parameters`,
+        "unshare it first, or ask for it with the same parameters",
+      );
+    }
+    if (!sameHosts(subsystem.hosts, options.allowedHosts)) {
+      subsystem.setHosts(options.allowedHosts);
+      await this.#announce(subsystem);
+    }
+    if (options.anaState !== undefined) subsystem.setAnaState(anaStates[options.anaState]);
+  }
+
+  /** Serves a device over NBD; a device that is served so already under the same terms stays. */
+  async nbd(bdev: Bdev, identity: string, options: ShareNbd): Promise<void> {
+    const name = options.exportName ?? identity;
+    if (this.#context.options.nbdPort === null) {
+      throw new TrilithError(
+        "FailedPrecondition",
+        "this engine does not listen for NBD",
+        "start it with an --nbd-port",
+      );
+    }
+    const present = this.#shared.get(bdev)?.nbd;
+    if (present != null) {
+      if (present.name === name && present.readOnly === options.readOnly) return;
+      throw new TrilithError(
+        "Conflict",
+        `the device is shared over NBD as "${present.name}" with other parameters`,
+        "unshare it first, or ask for it with the same parameters",
+      );
+    }
+    const added = this.#nbd.addExport({ name, bdev, readOnly: options.readOnly });
+    try {
+      await this.#context.main.call("announce", { protocol: "nbd", name, hosts: undefined });
+    } catch (error) {
+      await this.#nbd.removeExport(name);
+      throw error;
+    }
+    this.#of(bdev).nbd = added;
+  }
+
+  #of(bdev: Bdev): Shared {
+    let shared = this.#shared.get(bdev);
+    if (shared === undefined) {
+      shared = { bdev, subsystem: null, nbd: null };
+      this.#shared.set(bdev, shared);
+    }
+    return shared;
+  }
+
+  /** Stops serving a device by one protocol. `NotFound` when it is not served that way. */
+  async unshare(bdev: Bdev, protocol: ShareProtocol): Promise<void> {
+    const shared = this.#shared.get(bdev);
+    if (protocol === "nvmf" && shared != null && shared.subsystem !== null) {
+      await this.#removeSubsystem(shared);
+      return;
+    }
+    if (protocol === "nbd" && shared != null && shared.nbd !== null) {
+      await this.#removeNbd(shared);
+      return;
+    }
+    throw new TrilithError("NotFound", `"${bdev.name}" is not shared over ${protocol}`);
+  }
+
+  async #removeSubsystem(shared: Shared): Promise<void> {
+    const { nqn } = shared.subsystem!;
+    await this.#context.main.call("withdraw", { protocol: "nvmf", name: nqn });
+    await this.#target.removeSubsystem(nqn);
+    shared.subsystem = null;
+    this.#forgetEmpty(shared);
+  }
+
+  async #removeNbd(shared: Shared): Promise<void> {
+    const { name } = shared.nbd!;
+    await this.#context.main.call("withdraw", { protocol: "nbd", name });
+    await this.#nbd.removeExport(name);
+    shared.nbd = null;
+    this.#forgetEmpty(shared);
+  }
+
+  #forgetEmpty(shared: Shared): void {
+    if (shared.subsystem === null && shared.nbd === null) this.#shared.delete(shared.bdev);
+  }
+
+  /** Stops serving a device in every way, because it goes away. */
+  async unshareAll(bdev: Bdev): Promise<void> {
+    const shared = this.#shared.get(bdev);
+    if (shared == null) return;
+    if (shared.subsystem !== null) await this.#removeSubsystem(shared);
+    if (shared.nbd !== null) await this.#removeNbd(shared);
+  }
+
+  /** Stops listening and ends every connection. */
+  async closeAll(): Promise<void> {
+    await Promise.all([this.#target.close(), this.#nbd.close()]);
+    this.#shared.clear();
+  }
+
+  #listSubsystems(nqn: string | undefined): SubsystemBody[] {
+    const list: SubsystemBody[] = [];
+    for (const { bdev, subsystem } of this.#shared.values()) {
+      if (subsystem === null || (nqn !== undefined && subsystem.nqn !== nqn)) continue;
+      list.push({
+        nqn: subsystem.nqn,
+        bdev: bdev.name,
+        bdevUuid: bdev.uuid,
+        serial: subsystem.serial,
+        model: subsystem.model,
+        allowedHosts: subsystem.hosts === undefined ? null : [...subsystem.hosts],
+        anaState: anaNameOf(subsystem.anaState),
+        controllers: [...subsystem.controllers.values()].map((controller) => ({
+          id: controller.id,
+          hostNqn: controller.hostNqn,
+          hostId: controller.hostId,
+          ioQueues: controller.queues.size,
+          keepAliveMs: controller.keepAliveMs,
+          hostAddress: null,
+        })),
+        reactor: this.#context.reactor.index,
+      });
+    }
+    return list;
+  }
+
+  #listNbdExports(): NbdExportBody[] {
+    const list: NbdExportBody[] = [];
+    for (const { bdev, nbd } of this.#shared.values()) {
+      if (nbd === null) continue;
+      list.push({
+        name: nbd.name,
+        bdev: bdev.name,
+        sizeBytes: bdevBytes(bdev),
+        readOnly: nbd.readOnly,
+        connections: nbd.connections.size,
+        uri: this.#nbdUri(nbd.name),
+        reactor: this.#context.reactor.index,
+      });
+    }
+    return list;
+  }
+}
