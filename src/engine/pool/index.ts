@@ -7,6 +7,16 @@
  * checkpoint-format.ts, records.ts, attributes.ts, layout.ts.
  */
 export type { Attributes, ShareProtocol } from "./attributes.ts";
+export {
+  type CheckedReplica,
+  type CheckedStructure,
+  type CheckVerdict,
+  checkExitStatus,
+  checkPool,
+  formatReport,
+  type PoolReport,
+  runPoolCheck,
+} from "./check.ts";
 export type { PoolHealth, PoolStatus } from "./core.ts";
 export type { Intent, RegionRange } from "./intent.ts";
 export type { CommitWaiter } from "./journal.ts";

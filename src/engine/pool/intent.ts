@@ -86,6 +86,9 @@ export class Intent {
   /** Marks any number of regions dirty; resolves when all are durable. */
   async markDirty(regions: readonly RegionRange[]): Promise<void> {
     this.#checkRegions(regions);
+    if (this.#isClosed()) {
+      throw new TrilithError("NotFound", `replica ${this.#object.uuid} is no longer open`);
+    }
     const marks = regions
       .filter(({ first, count }) => !this.#isAll(first, count))
       .map(

@@ -39,7 +39,8 @@ export class Replica implements Bdev {
   readonly reactor: Reactor;
   readonly uuid: string;
   readonly blockSize: number;
-  readonly synchronous: boolean;
+  /** A write may have to wait for a cluster, whatever the base device: its data must be kept. */
+  readonly synchronous = false;
   readonly slotsPerIo: number;
   /** Discarded blocks read as zeroes, whatever the base device does. */
   readonly discardZeroes = true;
@@ -76,7 +77,6 @@ export class Replica implements Bdev {
     this.uuid = object.uuid;
     this.blockSize = core.state.blockSize;
     this.#bdev = core.bdev;
-    this.synchronous = core.bdev.synchronous;
     this.slotsPerIo = SPLIT_PIECES * (core.bdev.slotsPerIo + 1);
     this.volatileCache = core.bdev.volatileCache;
     this.#clusterBytes = core.clusterBytes;

@@ -115,8 +115,8 @@ export class Space {
   /** Recomputes what is kept back for an object. */
   updateReserve(object: PoolObject): void {
     const own = object.pinned ? 0 : object.mapped - object.shared;
-    const need = object.thin ? 0 : object.map.length - own - object.promised;
-    assert(need >= 0, "an object claims no more clusters than it has");
+    // A copy under way may lose its reason: the cluster is no longer shared, the promise is still out.
+    const need = object.thin ? 0 : Math.max(0, object.map.length - own - object.promised);
     this.reserved += need - object.reserved;
     object.reserved = need;
   }
