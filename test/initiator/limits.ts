@@ -1,0 +1,28 @@
+/** Every bound of the initiator tests. Reaching a time limit fails the test that waits. */
+
+/** Memory and CPUs of a guest. The kernel makes one I/O queue per CPU. */
+export const GUEST_MEMORY_MIB = 1024;
+export const GUEST_CPUS = 2;
+/** Scripts that may run at once in a guest; one more waits for its turn. */
+export const GUEST_LANES = 4;
+/** From starting QEMU until the guest answers. It takes about 4 s on an idle machine. */
+export const BOOT_TIMEOUT_MS = 120_000;
+/** One script in the guest, unless it is given another. */
+export const SCRIPT_TIMEOUT_MS = 60_000;
+/**
+ * One test. Longer than its scripts together may take: they have limits of their own, whose errors
+ * say more than that of the test runner, which also ends every process the tests started.
+ */
+export const TEST_TIMEOUT_MS = 300_000;
+/** From asking a guest to power off until it is killed. */
+export const POWER_OFF_TIMEOUT_MS = 10_000;
+/** Lines of the guest's console that an error quotes. */
+export const CONSOLE_LINES_QUOTED = 40;
+/** Lines of a script's output that an error quotes. */
+export const OUTPUT_LINES_QUOTED = 60;
+/** Building the guest image: downloads included, once per machine. */
+export const IMAGE_BUILD_TIMEOUT_MS = 900_000;
+/** From starting a target process until it says that it is ready, and for its answers. */
+export const SERVER_TIMEOUT_MS = 30_000;
+/** Starting a guest and engines, the first time with building the image. */
+export const SET_UP_TIMEOUT_MS = IMAGE_BUILD_TIMEOUT_MS + BOOT_TIMEOUT_MS;
