@@ -151,6 +151,9 @@ export const Property = {
   NSSR: 0x20,
 } as const;
 
+/** Second byte of a command that is not fused and uses an SGL (Base 2.0, figure 88: FUSE, PSDT). */
+export const FLAGS_SGL = 0x40;
+
 /** Byte offsets inside a 64-byte submission queue entry. */
 export const SqeAt = {
   OPCODE: 0,

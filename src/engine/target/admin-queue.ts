@@ -1,10 +1,22 @@
 /** The admin queue pair of a controller (Base 2.0, 5). */
-import { AdminOpcode, FABRICS_OPCODE, STATUS_DNR, Status } from "../../nvme/constants.ts";
+import {
+  AdminOpcode,
+  FABRICS_OPCODE,
+  FeatureId,
+  FLAGS_SGL,
+  STATUS_DNR,
+  Status,
+} from "../../nvme/constants.ts";
 import { IDENTIFY_BYTES } from "../../nvme/identify.ts";
 import { CommandQueue } from "./command-queue.ts";
 import type { Controller } from "./controller.ts";
 import { executeFabrics } from "./fabrics.ts";
-import { type FeatureResult, getFeature, setFeature } from "./features.ts";
+import {
+  type FeatureResult,
+  getFeature,
+  setFeature,
+  setReservationPersistence,
+} from "./features.ts";
 import { identify } from "./identify.ts";
 import { logPageRequest, readLogPage } from "./log-pages.ts";
 
@@ -22,12 +34,17 @@ export class AdminQueue extends CommandQueue {
       this.connection.violation();
       return false;
     }
+    const first = this.arena.i32[sqe >> 2]!;
+    const isFabrics = (first & 0xff) === FABRICS_OPCODE;
+    if (!isFabrics && ((first >>> 8) & 0xff) !== FLAGS_SGL) {
+      return this.refuse(first >>> 16, Status.INVALID_FIELD | STATUS_DNR);
+    }
     return this.start(sqe, data, dataBytes);
   }
 
   protected execute(slot: number): void {
-    const { words, controller } = this;
-    const opcode = words.opcode(slot);
+    const { requests, controller } = this;
+    const opcode = requests.opcode(slot);
     if (opcode === FABRICS_OPCODE) {
       executeFabrics(this, controller, slot);
       return;
@@ -36,9 +53,9 @@ export class AdminQueue extends CommandQueue {
       this.finish(slot, Status.COMMAND_SEQUENCE_ERROR | STATUS_DNR, 0, 0);
       return;
     }
-    const nsid = words.namespaceId(slot);
-    const dword10 = words.dword(slot, 10);
-    const dword11 = words.dword(slot, 11);
+    const nsid = requests.namespaceId(slot);
+    const dword10 = requests.dword(slot, 10);
+    const dword11 = requests.dword(slot, 11);
     switch (opcode) {
       case AdminOpcode.IDENTIFY:
         this.#reply(slot, identify(controller, nsid, dword10, dword11), IDENTIFY_BYTES);
@@ -50,6 +67,13 @@ export class AdminQueue extends CommandQueue {
         this.#feature(slot, getFeature(controller, nsid, dword10, dword11));
         return;
       case AdminOpcode.SET_FEATURES:
+        if ((dword10 & 0xff) === FeatureId.RESERVATION_PERSISTENCE) {
+          setReservationPersistence(controller, nsid, dword10, dword11).then(
+            (status) => this.finish(slot, status, 0, 0),
+            () => this.finish(slot, Status.INTERNAL_ERROR, 0, 0),
+          );
+          return;
+        }
         this.#feature(slot, setFeature(controller, nsid, dword10, dword11, this.#hostData(slot)));
         return;
       case AdminOpcode.KEEP_ALIVE:
@@ -88,9 +112,9 @@ export class AdminQueue extends CommandQueue {
   }
 
   #logPage(slot: number): void {
-    const { words } = this;
-    const dwords = ([10, 11, 12, 13, 14] as const).map((n) => words.dword(slot, n));
-    const request = logPageRequest(words.namespaceId(slot), dwords);
+    const { requests } = this;
+    const dwords = ([10, 11, 12, 13, 14] as const).map((n) => requests.dword(slot, n));
+    const request = logPageRequest(requests.namespaceId(slot), dwords);
     // The length is compared before the page is read, because reading it may clear something.
     const outcome =
       this.io.length[slot] === request.length
@@ -111,12 +135,20 @@ export class AdminQueue extends CommandQueue {
    */
   #abort(slot: number, queueId: number, commandId: number): void {
     const queue = queueId === 0 ? this : this.controller.queues.get(queueId);
-    const aborted = queue?.abort(commandId) === true;
+    const aborted = queue?.abort(commandId, Status.ABORT_REQUESTED) === true;
     this.finish(slot, Status.SUCCESS, aborted ? 0 : NOT_ABORTED, 0);
   }
 
-  abort(_commandId: number): boolean {
-    return false;
+  override abort(commandId: number, status: number): boolean {
+    const isEvent = (slot: number): boolean => (this.io.tagA[slot]! & 0xffff) === commandId;
+    const slot = this.controller.events.withdraw(isEvent);
+    if (slot === undefined) return super.abort(commandId, status);
+    this.finish(slot, status, 0, 0);
+    return true;
+  }
+
+  protected onFailure(cid: number, status: number, _slot: number, dw0: number): void {
+    this.controller.failed(this.queueId, cid, status, 0, 0, dw0);
   }
 
   ioDone(): void {
@@ -128,7 +160,7 @@ export class AdminQueue extends CommandQueue {
     this.controller.adminClosed();
   }
 
-  override onClosed(awaiting: readonly number[]): void {
-    super.onClosed([...awaiting, ...this.controller.events.reset()]);
+  protected override idleRequests(): readonly number[] {
+    return this.controller.events.reset();
   }
 }

@@ -29,12 +29,11 @@ export class AsyncEvents {
     return true;
   }
 
-  /** Takes a request back, for Abort. False when it is not here. */
-  withdraw(slot: number): boolean {
-    const at = this.#requests.indexOf(slot);
-    if (at < 0) return false;
-    this.#requests.splice(at, 1);
-    return true;
+  /** Takes a request back, for Abort: the first that `matches`. */
+  withdraw(matches: (slot: number) => boolean): number | undefined {
+    const slot = this.#requests.find(matches);
+    this.#requests = this.#requests.filter((request) => request !== slot);
+    return slot;
   }
 
   /** Something happened. Kinds that the host has not enabled are dropped. */

@@ -6,13 +6,7 @@
  * A command in progress is a request slot. While a connection holds it, `tagA` is the command id and
  * `tagB` the bytes of host data received so far.
  */
-import {
-  CRC32C_START,
-  copyMemory,
-  crc32c,
-  crc32cFinish,
-  crc32cUpdate,
-} from "../../../ffi/index.ts";
+import { copyMemory, crc32c } from "../../../ffi/index.ts";
 import { assert } from "../../assert.ts";
 import {
   decodeIc,
@@ -29,7 +23,14 @@ import type { Arena, Waiter } from "../reactor/arena.ts";
 import type { IoTable } from "../reactor/io-table.ts";
 import type { Reactor } from "../reactor/reactor.ts";
 import { type StreamOwner, TcpStream } from "../reactor/tcp-stream.ts";
-import { HANDSHAKE_TIMEOUT_MS, IN_CAPSULE_BYTES, RECEIVE_INTO_BYTES_MIN } from "./limits.ts";
+import type { Timer } from "../reactor/timers.ts";
+import {
+  HANDSHAKE_TIMEOUT_MS,
+  IN_CAPSULE_BYTES,
+  RECEIVE_INTO_BYTES_MIN,
+  STALLED_MS,
+} from "./limits.ts";
+import { RequestState, type RequestTable } from "./request-table.ts";
 import type { Target } from "./target.ts";
 
 const NONE = -1;
@@ -56,19 +57,30 @@ export interface CommandHandler {
   onCapsule(sqe: number, data: number, dataBytes: number): boolean;
   /** The data asked for by `requestHostData` is in the request's buffer, or its digest was wrong. */
   onHostData(slot: number, intact: boolean): void;
-  /** Responses can be queued again. */
+  /** A data PDU of an aborted request has passed by. `isLast`: its host data is complete. */
+  onDiscarded(slot: number, isLast: boolean): void;
+  /** Responses can be queued again, or what `wantRoom` was called for may be there. */
   onRoom(): void;
-  /** The connection is gone. `awaiting` are the requests that still waited for host data. */
-  onClosed(awaiting: readonly number[]): void;
+  /** True while the host owes data that it was asked for. */
+  readonly awaitsHost: boolean;
+  /** The connection is gone and nothing of it is outstanding in the ring. */
+  onClosed(): void;
 }
 
 export class Connection implements StreamOwner, Waiter {
   readonly target: Target;
   readonly reactor: Reactor;
+  /** Reactors that have passed the connection on before this one. */
+  readonly passed: number;
   readonly stream: TcpStream;
   readonly arena: Arena;
   readonly io: IoTable;
+  readonly requests: RequestTable;
   handler: CommandHandler;
+  /** Number of the queue that the connection carries; 0 during the handshake. */
+  queueNumber = 0;
+  /** Arena bytes of reads that a device fills or that wait to be sent. */
+  readBytes = 0;
   negotiated: Negotiated | null = null;
   /** Time of the last bytes from the host, for the keep-alive timer. */
   lastSeenNs: number;
@@ -77,29 +89,50 @@ export class Connection implements StreamOwner, Waiter {
   #dataDigest = 0;
   /** Bytes from the start of a C2HData PDU to its data. */
   #dataAt: number = PduBytes.DATA;
+  /** Registered with the reactor to be resumed. */
   #waiting = false;
-  // The H2CData PDU being received: its request, where the next byte goes, what is still to come.
+  /** Not receiving until there is room for what came or for what is to be answered. */
+  #held = false;
+  /** Not receiving until the host has taken some of what is queued for it. */
+  #backlogged = false;
+  #handshakeTimer: Timer;
+  // The H2CData PDU being received: its request, where the next byte goes (-1: nowhere, the request
+  // was aborted), what is still to come.
   #inSlot = NONE;
   #inAt = 0;
   #inLeft = 0;
   #inBytes = 0;
   #inActive = false;
 
-  constructor(target: Target, fd: number, makeHandler: (connection: Connection) => CommandHandler) {
+  constructor(
+    target: Target,
+    fd: number,
+    passed: number,
+    makeHandler: (connection: Connection) => CommandHandler,
+  ) {
     this.target = target;
+    this.passed = passed;
     this.reactor = target.reactor;
     this.arena = this.reactor.arena;
     this.io = this.reactor.io;
+    this.requests = target.requests;
     this.lastSeenNs = this.reactor.now;
     this.stream = new TcpStream(this.reactor, target.buffers, fd, this);
     this.handler = makeHandler(this);
-    this.reactor.after(HANDSHAKE_TIMEOUT_MS, () => {
-      if (!this.ready) this.stream.close("no Connect in time");
+    this.#handshakeTimer = this.reactor.after(HANDSHAKE_TIMEOUT_MS, () => {
+      this.stream.close("no Connect in time");
     });
   }
 
-  /** Set once Connect has succeeded. */
-  ready = false;
+  /** True once Connect has succeeded. */
+  get ready(): boolean {
+    return this.queueNumber !== 0;
+  }
+
+  /** For the handshake: its work is done, here or because another reactor goes on with it. */
+  endHandshake(): void {
+    this.#handshakeTimer.cancel();
+  }
 
   /** Goes on with a connection that another reactor accepted; `bytes` start at its Connect. */
   resumeAt(negotiated: Negotiated, bytes: Uint8Array): void {
@@ -175,7 +208,7 @@ export class Connection implements StreamOwner, Waiter {
     return true;
   }
 
-  /** Checks a command capsule's header before anything behind it is looked at. */
+  /** Checks a command capsule's header before anything behind it is looked at (3.6.2.5). */
   #checkCapsule(word0: number, bytes: number): boolean {
     const flags = (word0 >>> 8) & 0xff;
     if ((flags & ~this.#digestFlags) !== 0) return this.#fatal(TermError.INVALID_HEADER_FIELD, 1);
@@ -186,10 +219,15 @@ export class Connection implements StreamOwner, Waiter {
     if (bytes < headerEnd || bytes > CAPSULE_BYTES_MAX) {
       return this.#fatal(TermError.INVALID_HEADER_FIELD, 4);
     }
+    const hasData = bytes > headerEnd;
     const dataAt = word0 >>> 24;
-    if (dataAt === 0 ? bytes !== headerEnd : dataAt < headerEnd || dataAt > bytes) {
+    const dataEnd = bytes - this.#dataDigest;
+    if (hasData && (dataAt < headerEnd || dataAt > dataEnd || (dataAt & 3) !== 0)) {
       return this.#fatal(TermError.INVALID_HEADER_FIELD, 3);
     }
+    // Digests that were agreed on must be there (3.3.1).
+    const wanted = hasData ? this.#digestFlags : this.#digestFlags & PduFlag.HEADER_DIGEST;
+    if ((flags & wanted) !== wanted) return this.#fatal(TermError.INVALID_HEADER_FIELD, 1);
     return true;
   }
 
@@ -203,16 +241,15 @@ export class Connection implements StreamOwner, Waiter {
   /** Hands a whole capsule to the handler. False: it stays, or the connection ends. */
   #takeCapsule(at: number, word0: number, bytes: number): boolean {
     if (this.#headerDigest > 0 && !this.#digestHolds(at, PduBytes.CAPSULE_CMD)) {
-      return this.#fatal(TermError.HEADER_DIGEST, 0);
+      return this.#fatal(TermError.HEADER_DIGEST, this.#wordAt(at + PduBytes.CAPSULE_CMD));
     }
     if (!this.stream.sendRoom) return this.#waitForSent();
+    const hasData = bytes > PduBytes.CAPSULE_CMD + this.#headerDigest;
     const dataAt = word0 >>> 24;
-    const digest = dataAt === 0 ? 0 : this.#dataDigest;
-    const dataBytes = dataAt === 0 ? 0 : bytes - dataAt - digest;
-    if (dataBytes < 0) return this.#fatal(TermError.INVALID_HEADER_FIELD, 3);
+    const dataBytes = hasData ? bytes - dataAt - this.#dataDigest : 0;
     const data = dataBytes > 0 ? at + dataAt : NONE;
     this.capsuleIntact =
-      digest === 0 || dataBytes === 0 || this.#digestHolds(at + dataAt, dataBytes);
+      this.#dataDigest === 0 || dataBytes === 0 || this.#digestHolds(at + dataAt, dataBytes);
     if (!this.handler.onCapsule(at + PduBytes.COMMON, data, dataBytes)) {
       if (!this.stream.closing && !this.detached) return this.waitForRoom();
       return false;
@@ -225,17 +262,21 @@ export class Connection implements StreamOwner, Waiter {
   /** False when the data digest of the capsule being handled does not hold. */
   capsuleIntact = true;
 
-  /** True when the 4 bytes behind `length` bytes at arena offset `at` are their CRC-32C. */
-  #digestHolds(at: number, length: number): boolean {
-    const { arena } = this;
-    const word = arena.u8;
-    const end = at + length;
-    const found =
-      (word[end]! | (word[end + 1]! << 8) | (word[end + 2]! << 16) | (word[end + 3]! << 24)) >>> 0;
-    return crc32c(arena.address + at, length) === found;
+  /** The four bytes at any arena offset, as an unsigned number. */
+  #wordAt(at: number): number {
+    const { u8 } = this.arena;
+    return (u8[at]! | (u8[at + 1]! << 8) | (u8[at + 2]! << 16) | (u8[at + 3]! << 24)) >>> 0;
   }
 
-  /** Ends the connection with a termination request (3.6.2.4). Always false. */
+  /** True when the 4 bytes behind `length` bytes at arena offset `at` are their CRC-32C. */
+  #digestHolds(at: number, length: number): boolean {
+    return crc32c(this.arena.address + at, length) === this.#wordAt(at + length);
+  }
+
+  /**
+   * Ends the connection with a termination request (3.6.2.4). `info` is the offset of the faulty
+   * field, or the digest that did not hold. Always false.
+   */
   #fatal(status: number, info: number): false {
     const { stream, arena } = this;
     if (stream.closing) return false;
@@ -243,7 +284,8 @@ export class Connection implements StreamOwner, Waiter {
     const pdu = encodeTermReq("controller", status, info, cause);
     const at = stream.reserve(pdu.byteLength);
     if (at >= 0) arena.u8.set(pdu, at);
-    const reason = `protocol error: ${termErrorNames[status]} (byte ${info})`;
+    const field = status === TermError.HEADER_DIGEST ? "" : ` (byte ${info})`;
+    const reason = `protocol error: ${termErrorNames[status]}${field}`;
     this.target.options.log("warn", "connection ended", { reason });
     stream.closeAfterSend(reason);
     return false;
@@ -254,18 +296,24 @@ export class Connection implements StreamOwner, Waiter {
     this.#fatal(TermError.PDU_SEQUENCE, 0);
   }
 
-  /** Stops reading until memory or slots were given back; then `onRoom` is called. Always false. */
+  /** Stops receiving until memory or slots were given back; `onRoom` is called then. Always false. */
   waitForRoom(): false {
+    this.#held = true;
     this.stream.block();
-    if (!this.#waiting) {
-      this.#waiting = true;
-      this.reactor.waitForResources(this);
-    }
+    this.wantRoom();
     return false;
   }
 
-  /** Stops reading until the peer has taken some of what is queued for it. Always false. */
+  /** Has `onRoom` called when memory or slots were given back, and goes on receiving meanwhile. */
+  wantRoom(): void {
+    if (this.#waiting) return;
+    this.#waiting = true;
+    this.reactor.waitForResources(this);
+  }
+
+  /** Stops receiving until the host has taken some of what is queued for it. Always false. */
   #waitForSent(): false {
+    this.#backlogged = true;
     this.stream.block();
     return false;
   }
@@ -273,13 +321,29 @@ export class Connection implements StreamOwner, Waiter {
   resume(): void {
     this.#waiting = false;
     if (this.stream.closing || this.detached) return;
+    this.#held = false;
     this.handler.onRoom();
-    this.stream.unblock();
+    if (!this.#held && !this.#backlogged) this.stream.unblock();
   }
 
   onSent(): void {
     this.handler.onRoom();
-    if (!this.#waiting && this.stream.blocked && this.stream.sendRoom) this.stream.unblock();
+    if (!this.#backlogged || !this.stream.sendRoom) return;
+    this.#backlogged = false;
+    if (!this.#held) this.stream.unblock();
+  }
+
+  /**
+   * True when the connection holds memory and its host has let it wait too long: with data to take,
+   * with data to send, or with the rest of a PDU.
+   */
+  get isStalled(): boolean {
+    const { stream, reactor } = this;
+    const sinceNs = reactor.now - STALLED_MS * 1e6;
+    const { sendingSinceNs } = stream;
+    if (sendingSinceNs > 0 && sendingSinceNs < sinceNs) return true;
+    if (stream.blocked || this.lastSeenNs > sinceNs) return false;
+    return stream.holdsBuffer || this.#inActive || this.handler.awaitsHost;
   }
 
   // -------------------------------------------------------------------------------- host data
@@ -298,19 +362,18 @@ export class Connection implements StreamOwner, Waiter {
     words[w + 5] = 0;
     if (this.#headerDigest > 0) this.#signHeader(at, PduBytes.R2T);
     this.io.tagB[slot] = 0;
-    this.target.awaiting[slot] = this;
     return true;
   }
 
   /** Checks the header of an H2CData PDU (3.6.2.9) and makes its data the next thing received. */
   #takeDataHeader(at: number, word0: number, bytes: number): boolean {
     if (this.#headerDigest > 0 && !this.#digestHolds(at, PduBytes.DATA)) {
-      return this.#fatal(TermError.HEADER_DIGEST, 0);
+      return this.#fatal(TermError.HEADER_DIGEST, this.#wordAt(at + PduBytes.DATA));
     }
     const words = this.arena.i32;
     const w = at >> 2;
     const flags = (word0 >>> 8) & 0xff;
-    if ((flags & ~(this.#digestFlags | PduFlag.LAST)) !== 0) {
+    if ((flags & ~PduFlag.LAST) !== this.#digestFlags) {
       return this.#fatal(TermError.INVALID_HEADER_FIELD, 1);
     }
     if (((word0 >>> 16) & 0xff) !== PduBytes.DATA) {
@@ -319,17 +382,25 @@ export class Connection implements StreamOwner, Waiter {
     const dataAt = word0 >>> 24;
     const dataOffset = words[w + 3]!;
     const dataBytes = words[w + 4]!;
-    if (dataAt < PduBytes.DATA + this.#headerDigest) {
+    if (dataAt < PduBytes.DATA + this.#headerDigest || (dataAt & 3) !== 0) {
       return this.#fatal(TermError.INVALID_HEADER_FIELD, 3);
     }
     if (dataBytes < 0 || dataBytes > this.target.options.h2cDataBytes) {
       return this.#fatal(TermError.TRANSFER_LIMIT, 16);
     }
-    if (bytes !== dataAt + dataBytes + this.#dataDigest || dataBytes === 0) {
+    if (dataBytes === 0 || (dataBytes & 3) !== 0) {
+      return this.#fatal(TermError.INVALID_HEADER_FIELD, 16);
+    }
+    if (bytes !== dataAt + dataBytes + this.#dataDigest) {
       return this.#fatal(TermError.INVALID_HEADER_FIELD, 4);
     }
     const slot = words[w + 2]! >>> 16;
-    if (this.target.awaiting[slot] !== this) {
+    const { queueOf, state } = this.requests;
+    const awaits = state[slot] === RequestState.AWAITS_DATA;
+    if (
+      queueOf[slot] !== this.queueNumber ||
+      (!awaits && state[slot] !== RequestState.DISCARDS_DATA)
+    ) {
       return this.#fatal(TermError.INVALID_HEADER_FIELD, 10);
     }
     if ((words[w + 2]! & 0xffff) !== (this.io.tagA[slot]! & 0xffff)) {
@@ -345,11 +416,16 @@ export class Connection implements StreamOwner, Waiter {
     }
     this.stream.pos = at + dataAt;
     this.#inSlot = slot;
-    this.#inAt = this.io.buffer[slot]! + received;
+    this.#inAt = awaits ? this.io.buffer[slot]! + received : NONE;
     this.#inLeft = dataBytes;
     this.#inBytes = dataBytes;
     this.#inActive = true;
     return true;
+  }
+
+  /** True while data for this request is being received: its buffer must stay. */
+  receivesFor(slot: number): boolean {
+    return this.#inActive && this.#inSlot === slot;
   }
 
   /** Moves received host data to its place. True when the PDU is complete. */
@@ -358,24 +434,27 @@ export class Connection implements StreamOwner, Waiter {
     if (this.#inLeft > 0) {
       const n = Math.min(this.#inLeft, stream.end - stream.pos);
       if (n > 0) {
-        copyMemory(arena.address + this.#inAt, arena.address + stream.pos, n);
+        if (this.#inAt >= 0) {
+          copyMemory(arena.address + this.#inAt, arena.address + stream.pos, n);
+          this.#inAt += n;
+        }
         stream.pos += n;
-        this.#inAt += n;
         this.#inLeft -= n;
       }
       if (this.#inLeft > 0) {
-        if (this.#inLeft >= RECEIVE_INTO_BYTES_MIN) stream.receiveInto(this.#inAt, this.#inLeft);
+        if (this.#inLeft >= RECEIVE_INTO_BYTES_MIN && this.#inAt >= 0) {
+          stream.receiveInto(this.#inAt, this.#inLeft);
+        }
         return false;
       }
     }
     let intact = true;
     if (this.#dataDigest > 0) {
       if (stream.end - stream.pos < PduBytes.DIGEST) return false;
-      const u8 = arena.u8;
-      const p = stream.pos;
-      const found = (u8[p]! | (u8[p + 1]! << 8) | (u8[p + 2]! << 16) | (u8[p + 3]! << 24)) >>> 0;
-      const start = this.#inAt - this.#inBytes;
-      intact = crc32c(arena.address + start, this.#inBytes) === found;
+      if (this.#inAt >= 0) {
+        const start = this.#inAt - this.#inBytes;
+        intact = crc32c(arena.address + start, this.#inBytes) === this.#wordAt(stream.pos);
+      }
       stream.pos += PduBytes.DIGEST;
     }
     this.#finishDataPdu(intact);
@@ -392,15 +471,16 @@ export class Connection implements StreamOwner, Waiter {
 
   #finishDataPdu(intact: boolean): void {
     const slot = this.#inSlot;
+    const { damaged, state } = this.requests;
     this.#inActive = false;
     const received = this.io.tagB[slot]! + this.#inBytes;
     this.io.tagB[slot] = received;
-    if (!intact) this.target.damaged[slot] = 1;
-    if (received < this.io.length[slot]!) return;
-    this.target.awaiting[slot] = null;
-    const allIntact = this.target.damaged[slot] === 0;
-    this.target.damaged[slot] = 0;
-    this.handler.onHostData(slot, allIntact);
+    const isLast = received === this.io.length[slot]!;
+    if (!intact) damaged[slot] = 1;
+    const allIntact = damaged[slot] === 0;
+    if (isLast) damaged[slot] = 0;
+    if (state[slot] === RequestState.DISCARDS_DATA) this.handler.onDiscarded(slot, isLast);
+    else if (isLast) this.handler.onHostData(slot, allIntact);
   }
 
   // ---------------------------------------------------------------------------------- sending
@@ -431,6 +511,14 @@ export class Connection implements StreamOwner, Waiter {
     return true;
   }
 
+  /** True when a response can be queued now. */
+  hasResponseRoom(): boolean {
+    const length = PduBytes.CAPSULE_RESP + this.#headerDigest;
+    if (this.stream.reserve(length) < 0) return false;
+    this.stream.giveBack(length);
+    return true;
+  }
+
   /**
    * Room for a C2HData PDU with `length` bytes of data in the send chunk; returns the arena offset
    * of the data, or -1. To be followed in the same turn by `finishData` or `dropData`.
@@ -443,7 +531,9 @@ export class Connection implements StreamOwner, Waiter {
   /** Completes a PDU begun by `reserveData`; `last` also says that no response capsule follows. */
   finishData(data: number, length: number, cid: number, success: boolean): void {
     this.#dataHeader(data - this.#dataAt, length, cid, success);
-    if (this.#dataDigest > 0) this.#signData(data, length, data + length);
+    if (this.#dataDigest > 0) {
+      this.#putWord(data + length, crc32c(this.arena.address + data, length));
+    }
   }
 
   /** Takes back what `reserveData` reserved. */
@@ -458,24 +548,13 @@ export class Connection implements StreamOwner, Waiter {
   sendData(data: number, length: number, cid: number, success: boolean): boolean {
     const { stream } = this;
     if (!stream.sendRoom) return false;
-    const at = stream.reserve(this.#dataAt);
+    const at = stream.reserve(this.#dataAt + this.#dataDigest);
     if (at < 0) return false;
     this.#dataHeader(at, length, cid, success);
-    if (this.#dataDigest > 0) {
-      // The digest is written into the chunk before the data is queued in front of it, so that the
-      // whole PDU is either queued or not.
-      const digest = this.#digestOf(data, length);
-      stream.attach(data, length, data);
-      const end = stream.reserve(PduBytes.DIGEST);
-      if (end < 0) {
-        // A PDU cannot be half queued: without memory for 4 bytes the connection cannot go on.
-        stream.close("out of memory for a data digest");
-        return true;
-      }
-      this.#putWord(end, digest);
-      return true;
-    }
-    return stream.attach(data, length, data);
+    // With `sendRoom`, the pieces of one PDU always find their places in the queue.
+    if (this.#dataDigest === 0) return stream.attach(data, length, data);
+    this.#putWord(at + this.#dataAt, crc32c(this.arena.address + data, length));
+    return stream.attachBefore(PduBytes.DIGEST, data, length, data);
   }
 
   #dataHeader(at: number, length: number, cid: number, success: boolean): void {
@@ -495,14 +574,6 @@ export class Connection implements StreamOwner, Waiter {
     }
   }
 
-  #digestOf(at: number, length: number): number {
-    return crc32cFinish(crc32cUpdate(CRC32C_START, this.arena.address + at, length));
-  }
-
-  #signData(data: number, length: number, to: number): void {
-    this.#putWord(to, this.#digestOf(data, length));
-  }
-
   #putWord(at: number, value: number): void {
     assert((at & 3) === 0, "digests are aligned");
     this.arena.i32[at >> 2] = value;
@@ -519,15 +590,8 @@ export class Connection implements StreamOwner, Waiter {
   }
 
   onClosed(reason: string): void {
-    const awaiting: number[] = [];
-    const { awaiting: owners } = this.target;
-    for (let slot = 0; slot < owners.length; slot++) {
-      if (owners[slot] !== this) continue;
-      owners[slot] = null;
-      this.target.damaged[slot] = 0;
-      awaiting.push(slot);
-    }
-    this.handler.onClosed(awaiting);
+    this.endHandshake();
+    this.handler.onClosed();
     this.target.connectionClosed(this, reason);
   }
 }

@@ -4,6 +4,7 @@
  * time-out, a change of the hosts admitted, or the subsystem.
  */
 import { assert } from "../../assert.ts";
+import { asyncEvents } from "../../nvme/async-events.ts";
 import { NVME_VERSION, STATUS_DNR, Status } from "../../nvme/constants.ts";
 import type { Timer } from "../reactor/timers.ts";
 import type { AdminQueue } from "./admin-queue.ts";
@@ -66,6 +67,8 @@ export class Controller {
   readonly changedNamespaces = new Set<number>();
   readonly notices = new ReservationNotices();
   readonly startedNs: number;
+  /** Accesses (bits of `Access`) that a reservation denies this host. */
+  denied = 0;
   /** Most I/O queues the host may connect (feature 07h). */
   queueLimit = IO_QUEUES_MAX;
   configuration = 0;
@@ -86,6 +89,7 @@ export class Controller {
     this.hostId = host.id;
     this.startedNs = this.target.reactor.now;
     this.events = new AsyncEvents((slot, status, dw0) => admin.finish(slot, status, dw0, 0));
+    this.denied = this.nvm?.namespace.reservations.deniedTo(host.id) ?? 0;
     subsystem.controllers.set(this.id, this);
     this.keepAliveMs = host.keepAliveMs;
   }
@@ -151,6 +155,21 @@ export class Controller {
   /** True when the controller takes commands other than those of Fabrics. */
   get enabled(): boolean {
     return (this.status & (CSTS_READY | CSTS_FATAL)) === CSTS_READY;
+  }
+
+  /** A command failed: it goes into the error log, unless only the path was to blame. */
+  failed(
+    queueId: number,
+    cid: number,
+    status: number,
+    namespaceId: number,
+    lba: number,
+    result: number,
+  ): void {
+    const PATH_RELATED = 3;
+    if (((status >>> 8) & 7) === PATH_RELATED) return;
+    this.errors.record(queueId, cid, status, namespaceId, lba, result);
+    if ((status & 0x7ff) === Status.INTERNAL_ERROR) this.events.raise(asyncEvents.internalError);
   }
 
   // -------------------------------------------------------------------------------- keep alive

@@ -1,16 +1,16 @@
-/** Fabrics commands on queues that are connected: controller properties (Base 2.0, 6.6, 6.7). */
+/** Fabrics commands on admin queues that are connected: controller properties (Base 2.0, 6.6, 6.7). */
 import { FabricsType, Property, STATUS_DNR, Status } from "../../nvme/constants.ts";
-import type { CommandQueue } from "./command-queue.ts";
+import type { AdminQueue } from "./admin-queue.ts";
 import type { Controller } from "./controller.ts";
 
 const INVALID = Status.INVALID_FIELD | STATUS_DNR;
 
 /** Carries out a Fabrics command and finishes its request. Dword 10 holds no type: byte 4 does. */
-export function executeFabrics(queue: CommandQueue, controller: Controller, slot: number): void {
-  const { words } = queue;
-  const type = words.namespaceId(slot) & 0xff;
-  const offset = words.dword(slot, 11);
-  const isWide = (words.dword(slot, 10) & 7) === 1;
+export function executeFabrics(queue: AdminQueue, controller: Controller, slot: number): void {
+  const { requests } = queue;
+  const type = requests.namespaceId(slot) & 0xff;
+  const offset = requests.dword(slot, 11);
+  const isWide = (requests.dword(slot, 10) & 7) === 1;
   if (type === FabricsType.PROPERTY_GET) {
     const value = property(controller, offset, isWide);
     // Without Do Not Retry: nvme-cli takes exactly this status for "no such property" and goes on.
@@ -23,7 +23,7 @@ export function executeFabrics(queue: CommandQueue, controller: Controller, slot
       queue.finish(slot, INVALID, 0, 0);
       return;
     }
-    controller.configure(words.dword(slot, 12));
+    controller.configure(requests.dword(slot, 12));
     queue.finish(slot, Status.SUCCESS, 0, 0);
     return;
   }

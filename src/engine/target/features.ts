@@ -7,6 +7,7 @@ import { asyncEvents } from "../../nvme/async-events.ts";
 import { FeatureId, NSID_BROADCAST, STATUS_DNR, Status } from "../../nvme/constants.ts";
 import type { Controller } from "./controller.ts";
 import { IO_QUEUES_MAX } from "./limits.ts";
+import { setPersistent } from "./reservation-state.ts";
 import { NAMESPACE_ID } from "./subsystem.ts";
 
 const INVALID_FIELD = Status.INVALID_FIELD | STATUS_DNR;
@@ -65,7 +66,17 @@ function temperatureSensor(dword11: number): "over" | "under" | undefined {
   return type === 0 ? "over" : "under";
 }
 
+/** Set by `setReservationPersistence`, because its change waits for the owner's store. */
+const persistence: Feature = {
+  id: FeatureId.RESERVATION_PERSISTENCE,
+  perNamespace: true,
+  initial: 0,
+  get: (c) => (c.nvm?.namespace.reservations.state.persistent === true ? 1 : 0),
+  set: () => INVALID_FIELD,
+};
+
 const features: readonly Feature[] = [
+  persistence,
   {
     id: FeatureId.ARBITRATION,
     initial: 0,
@@ -230,6 +241,24 @@ export function setFeature(
     status,
     dword0: status === 0 && id === FeatureId.NUMBER_OF_QUEUES ? feature.get(c, 0) : 0,
   };
+}
+
+/** Set Features of Reservation Persistence (5.27.1.27): resolves with an NVMe status. */
+export function setReservationPersistence(
+  c: Controller,
+  nsid: number,
+  dword10: number,
+  dword11: number,
+): Promise<number> {
+  const refuse = (status: number): Promise<number> => Promise.resolve(status | STATUS_DNR);
+  if (c.nvm === undefined) return refuse(Status.INVALID_FIELD);
+  if (dword10 >>> 31 === 1) return refuse(Status.FEATURE_NOT_SAVEABLE);
+  const isKnown = nsid === NAMESPACE_ID || nsid === NSID_BROADCAST;
+  if (!isKnown) return refuse(Status.INVALID_NAMESPACE);
+  const { reservations } = c.nvm.namespace;
+  const isOn = (dword11 & 1) === 1;
+  if (isOn && !reservations.canPersist) return refuse(Status.INVALID_FIELD);
+  return reservations.run((state) => setPersistent(state, isOn));
 }
 
 /** Get Features, with SEL: current, default, saved, supported capabilities. */

@@ -13,6 +13,7 @@ import {
   decodeConnectData,
 } from "../../nvme/fabrics.ts";
 import { AdminQueue } from "./admin-queue.ts";
+import type { CommandQueue } from "./command-queue.ts";
 import type { CommandHandler, Connection } from "./connection.ts";
 import { Controller } from "./controller.ts";
 import { IoQueue } from "./io-queue.ts";
@@ -27,8 +28,10 @@ const AT_CONTROLLER_ID = 16;
 const AT_SUBSYSTEM_NQN = 256;
 const AT_HOST_NQN = 512;
 
-/** How Connect ended: a controller id, or a status with its result dword. */
-type Outcome = { readonly controller: Controller } | { readonly status: number; dw0: number };
+/** How Connect ended: a queue with its controller, or a status with its result dword. */
+type Outcome =
+  | { readonly controller: Controller; readonly queue: CommandQueue }
+  | { readonly status: number; readonly dw0: number };
 
 function refused(status: number, dw0 = 0): Outcome {
   return { status: status | STATUS_DNR, dw0 };
@@ -64,9 +67,8 @@ export class Handshake implements CommandHandler {
       );
     }
     const elsewhere = target.reactorOf(connect.subsystemNqn);
-    if (elsewhere !== undefined && elsewhere !== target.reactor.index) {
-      return this.#handOver(elsewhere);
-    }
+    const isElsewhere = elsewhere !== undefined && elsewhere !== target.reactor.index;
+    if (isElsewhere && target.mayHandOver(this.#connection)) return this.#handOver(elsewhere);
     return this.#connect(cid, command, connect);
   }
 
@@ -75,6 +77,7 @@ export class Handshake implements CommandHandler {
     const rest = connection.stream.detach();
     if (rest === undefined) return false; // The negotiation's answer is still being sent.
     connection.detached = true;
+    connection.endHandshake();
     connection.target.handOver(connection, reactorIndex, rest);
     return true;
   }
@@ -87,6 +90,8 @@ export class Handshake implements CommandHandler {
 
   #connect(cid: number, command: ConnectCommand, data: ConnectData): boolean {
     const connection = this.#connection;
+    // Once a queue exists the command cannot be offered again, so its answer must fit now.
+    if (!connection.hasResponseRoom()) return false;
     const subsystem = connection.target.subsystem(data.subsystemNqn);
     const outcome: Outcome =
       subsystem === undefined || subsystem.ended
@@ -101,8 +106,10 @@ export class Handshake implements CommandHandler {
       });
       return this.#respond(cid, outcome.status, outcome.dw0);
     }
-    connection.ready = true;
-    connection.handler.onRoom();
+    connection.endHandshake();
+    connection.target.connected(connection);
+    connection.queueNumber = outcome.queue.number;
+    connection.handler = outcome.queue;
     return connection.respond(cid, 0, 1, outcome.controller.id, 0);
   }
 
@@ -130,8 +137,7 @@ export class Handshake implements CommandHandler {
         keepAliveMs: command.keepAliveMs,
       });
       admin.controller = controller;
-      this.#connection.handler = admin;
-      return { controller };
+      return { controller, queue: admin };
     } catch (error) {
       if (error instanceof TrilithError) return refused(Status.CONNECT_CONTROLLER_BUSY);
       throw error;
@@ -154,13 +160,18 @@ export class Handshake implements CommandHandler {
     }
     const queue = new IoQueue(this.#connection, controller, nvm, queueId, entries, flowControlOff);
     controller.queues.set(queueId, queue);
-    this.#connection.handler = queue;
-    return { controller };
+    return { controller, queue };
   }
 
   onHostData(): void {
     throw new Error("no command of the handshake asks for data");
   }
+
+  onDiscarded(): void {
+    throw new Error("no command of the handshake is aborted");
+  }
+
+  readonly awaitsHost = false;
 
   onRoom(): void {
     // Nothing is kept back: a command without room is simply offered again.

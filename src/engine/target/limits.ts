@@ -16,6 +16,24 @@ export const TRANSFER_BYTES_MAX = 1 << 20;
 export const GATHER_BYTES_MAX = 16 << 10;
 /** Payload of at least this size still to come is received straight into its buffer. */
 export const RECEIVE_INTO_BYTES_MIN = 4 << 10;
+/**
+ * Of the arena that commands may use, and of the request slots, one part in this many may wait for
+ * host data that was asked for. Further commands are parked until some of it has come.
+ */
+export const HOST_DATA_SHARE = 2;
+/** Arena bytes that reads of one connection may hold before it stops receiving. */
+export const READ_BYTES_MAX = 8 << 20;
+/**
+ * A connection that holds memory and makes no progress for this long is closed when others wait for
+ * memory: a host that takes no data, sends none that it was asked for, or stops within a PDU.
+ */
+export const STALLED_MS = 10_000;
+/** How often stalled connections are looked for while there are connections at all. */
+export const STALL_SCAN_MS = 1_000;
+/** Connections that have not finished Connect. One more ends the oldest of them. */
+export const HANDSHAKES_MAX = 512;
+/** Reactors that a connection may be passed through before its Connect is refused. */
+export const HAND_OVERS_MAX = 2;
 /** Async Event Requests a controller may have outstanding (AERL + 1). */
 export const ASYNC_EVENTS_MAX = 4;
 /** Keep-alive time-out granularity (KAS, units of 100 ms). Time-outs are rounded up to it. */
@@ -28,7 +46,11 @@ export const DISABLED_TIMEOUT_MS = 120_000;
 export const ERROR_LOG_ENTRIES = 64;
 /** Reservation notifications kept for a controller; older ones are dropped. */
 export const RESERVATION_NOTICES_MAX = 64;
-/** Connections of one listener. One more is accepted and closed at once. */
+/** Registrants of a namespace's reservations. One more: "capacity exceeded". */
+export const REGISTRANTS_MAX = 128;
+/** Vendor commands of one namespace in progress. One more is answered "command interrupted". */
+export const VENDOR_COMMANDS_MAX = 256;
+/** Connections of one reactor. One more is accepted and closed at once. */
 export const CONNECTIONS_MAX = 4096;
 /** A connection that has not finished Connect by then is closed. */
 export const HANDSHAKE_TIMEOUT_MS = 10_000;

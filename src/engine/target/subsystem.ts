@@ -10,8 +10,10 @@ import { AnaState, Status } from "../../nvme/constants.ts";
 import type { Bdev } from "../bdev/bdev.ts";
 import type { Controller } from "./controller.ts";
 import { CONTROLLERS_MAX } from "./limits.ts";
+import type { ReservationOutcome } from "./reservation-state.ts";
 import { Reservations } from "./reservations.ts";
 import { IoStatistics } from "./statistics.ts";
+import type { VendorCommands } from "./vendor.ts";
 
 /** The only namespace id in use. */
 export const NAMESPACE_ID = 1;
@@ -38,6 +40,13 @@ export interface SubsystemOptions extends SubsystemIdentity {
    * device serves it. `uuid` is lower case with dashes.
    */
   readonly namespace?: { readonly uuid: string; readonly thin?: boolean } | undefined;
+  /**
+   * Reservations of the namespace when its owner makes them (to keep them through power loss, or to
+   * take part in them); else they live and die with the subsystem.
+   */
+  readonly reservations?: Reservations | undefined;
+  /** Carries out vendor specific I/O commands; without it they are invalid. */
+  readonly vendor?: VendorCommands | undefined;
 }
 
 /** What NVM and discovery subsystems have in common. */
@@ -124,7 +133,10 @@ export class Namespace {
   readonly uuid: string;
   readonly thin: boolean;
   readonly statistics = new IoStatistics();
-  readonly reservations = new Reservations();
+  readonly reservations: Reservations;
+  readonly vendor: VendorCommands | undefined;
+  /** Vendor commands that the hook has not answered yet. */
+  vendorInFlight = 0;
   /** False once the device was removed. */
   active = true;
 
@@ -132,6 +144,8 @@ export class Namespace {
     this.bdev = bdev;
     this.uuid = options.namespace?.uuid ?? bdev.uuid;
     this.thin = options.namespace?.thin ?? true;
+    this.reservations = options.reservations ?? new Reservations();
+    this.vendor = options.vendor;
   }
 }
 
@@ -141,17 +155,22 @@ export class Subsystem extends SubsystemBase {
   refusal = 0;
   anaChangeCount = 0;
   #anaState: AnaState;
-  readonly #unlisten: () => void;
+  readonly #unlisten: readonly (() => void)[];
 
   constructor(options: SubsystemOptions, bdev: Bdev) {
     super(options);
     this.#anaState = options.anaState;
     this.refusal = refusalOf(options.anaState);
     this.namespace = new Namespace(bdev, options);
-    this.#unlisten = bdev.listen((event) => {
+    const onBdev = bdev.listen((event) => {
       if (event.kind === "removed") this.namespace.active = false;
       this.#namespaceChanged();
     });
+    const onReservations = this.namespace.reservations.listen({
+      changed: (outcome) => this.#reservationsChanged(outcome),
+      preempted: (hostIds, aborts) => this.#fence(hostIds, aborts),
+    });
+    this.#unlisten = [onBdev, onReservations];
   }
 
   get anaState(): AnaState {
@@ -178,8 +197,34 @@ export class Subsystem extends SubsystemBase {
     }
   }
 
+  #reservationsChanged({ notices }: ReservationOutcome): void {
+    const { reservations } = this.namespace;
+    for (const controller of this.controllers.values()) {
+      controller.denied = reservations.deniedTo(controller.hostId);
+      for (const { hostId, type } of notices) {
+        if (hostId !== controller.hostId) continue;
+        if (((controller.features.reservationMask >>> type) & 1) === 1) continue;
+        controller.notices.add(type);
+        controller.events.raise(asyncEvents.reservationNotice);
+      }
+    }
+  }
+
+  /** Resolves when nothing that these hosts began before is under way (Base 2.0, 8.19.7). */
+  async #fence(hostIds: readonly string[], aborts: boolean): Promise<void> {
+    const fences: Promise<void>[] = [];
+    for (const controller of this.controllers.values()) {
+      if (!hostIds.includes(controller.hostId)) continue;
+      for (const queue of controller.queues.values()) {
+        if (aborts) queue.abortAwaiting(Status.PREEMPTED);
+        fences.push(new Promise((resolve) => queue.fence(resolve)));
+      }
+    }
+    await Promise.all(fences);
+  }
+
   override end(reason: string): Promise<void> {
-    this.#unlisten();
+    for (const unlisten of this.#unlisten) unlisten();
     return super.end(reason);
   }
 }
