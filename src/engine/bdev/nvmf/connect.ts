@@ -38,10 +38,10 @@ export function connectTcp(reactor: Reactor, to: SocketAddress, timeoutMs: numbe
     ? `[${to.address}]:${to.port}`
     : `${to.address}:${to.port}`;
   let why: "timeout" | "cancel" | null = null;
-  let settled = false;
+  let isPending = false;
   let fd = -1;
   const end = (reason: "timeout" | "cancel"): void => {
-    if (settled || why !== null) return;
+    if (!isPending || why !== null) return;
     why = reason;
     cancelFd(reactor, fd).catch(() => {});
   };
@@ -56,10 +56,20 @@ export function connectTcp(reactor: Reactor, to: SocketAddress, timeoutMs: numbe
     }
     const { memory, byteLength } = encodeSockaddr(to);
     const timer = reactor.after(timeoutMs, () => end("timeout"));
-    // The length of the address travels in the offset field; `memory` lives as long as this frame.
-    const result = await reactor.submit(Op.CONNECT, fd, memory.address, 0, byteLength, 0);
-    settled = memory.byteLength > 0;
-    timer.cancel();
+    isPending = true;
+    const result = await new Promise<number>((resolve) => {
+      const handler = reactor.addHandler({
+        // Not by promise: when the time runs out in the very turn of the completion, that counts.
+        onCqe(_token, code) {
+          isPending = memory.byteLength === 0; // False, and keeps the address until here.
+          timer.cancel();
+          reactor.removeHandler(handler);
+          resolve(code);
+        },
+      });
+      // The length of the address travels in the offset field.
+      reactor.ring.prep(Op.CONNECT, fd, memory.address, 0, byteLength, 0, 0, handler);
+    });
     if (result === 0 && why === null) return fd;
     closeFd(fd);
     if (why === "timeout") {

@@ -6,7 +6,7 @@
 import { closeFd } from "../../../../ffi/index.ts";
 import { assert } from "../../../assert.ts";
 import { TrilithError } from "../../../errors.ts";
-import { AnaState, Property } from "../../../nvme/constants.ts";
+import { AnaState, Property, Status } from "../../../nvme/constants.ts";
 import {
   ANA_LOG_GROUPS_ONLY,
   AsyncNotice,
@@ -60,7 +60,7 @@ import {
 } from "./limits.ts";
 import type { NvmeHost, NvmfSettings } from "./options.ts";
 import { QueuePair, type QueueUser } from "./queue-pair.ts";
-import { connectError, nvmeError } from "./status.ts";
+import { connectError, nvmeError, STATUS_CODE_MASK } from "./status.ts";
 
 const IDENTIFY_BYTES = 4096;
 const CSTS_READY = 1;
@@ -337,7 +337,13 @@ export class Controller implements QueueUser {
       identifyCommand(IdentifyCns.NAMESPACE_DESCRIPTORS, nsid),
       receive,
     );
-    const ids = second.status === 0 ? decodeNamespaceDescriptors(second.data) : undefined;
+    // Only "I do not know this" means that there are none: a namespace must not lose its name
+    // because its answer did.
+    const code = second.status & STATUS_CODE_MASK;
+    if (code !== 0 && code !== Status.INVALID_FIELD && code !== Status.INVALID_OPCODE) {
+      throw nvmeError(second.status, this.#what("Identify (descriptors)"));
+    }
+    const ids = code === 0 ? decodeNamespaceDescriptors(second.data) : undefined;
     const nguid = facts.nguid ?? ids?.nguid;
     this.#namespace = { ...facts, nguid, nsid, uuid: ids?.uuid };
     if (this.identity.reportsAna) await this.readAna();
@@ -361,8 +367,10 @@ export class Controller implements QueueUser {
     const count = Math.min(wanted, granted);
     const depth = Math.max(1, Math.min(this.#settings.queueDepth, this.#queueEntriesMax));
     for (let id = 1; id <= count; id++) {
-      const queue = await this.#openConnection(id, depth, this.identity.inCapsuleBytes);
+      // Connect's own data travels in the capsule, whatever I/O commands may have there.
+      const queue = await this.#openConnection(id, depth, ADMIN_IN_CAPSULE_BYTES);
       await this.#connect(queue, depth + 1, this.#controllerId);
+      queue.inCapsuleBytes = this.identity.inCapsuleBytes;
       this.queues.push(queue);
     }
   }

@@ -447,7 +447,7 @@ export class QueuePair implements StreamOwner, Waiter {
     if (index === NONE) return this.#fatal(TermError.INVALID_HEADER_FIELD, 20);
     this.stream.pos = at + bytes;
     let status = word5 >>> 17;
-    if (status === 0 && commands.tag[index]! >= 0 && this.#isIncomplete(index)) {
+    if (status === 0 && this.#isIncomplete(index)) {
       status = Status.DATA_TRANSFER_ERROR;
     }
     this.#end(index, status, i32[w + 2]!, i32[w + 3]!);

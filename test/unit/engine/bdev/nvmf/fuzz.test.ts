@@ -72,22 +72,31 @@ async function fuzz(s: Setting, random: Random, parameters: string, trusted: boo
       ioTimeoutMs: 30,
       abortGraceMs: 10,
       adminTimeoutMs: 30,
-      connectTimeoutMs: 30,
+      connectTimeoutMs: 100,
       reconnectDelayMaxMs: 2,
     },
     parameters,
   );
-  s.target.mangle = (bytes) => (random.chance(0.02) ? mangled(random, bytes) : bytes);
+  let spoilt = 0;
+  s.target.mangle = (bytes) => {
+    if (!random.chance(0.02)) return bytes;
+    spoilt++;
+    return mangled(random, bytes);
+  };
   // What a host that was misled sends back is the target's to refuse; this one drops it.
   s.target.tolerant = true;
   const answers = await Promise.all(
     Array.from({ length: PARTS }, (_, part) => work(s, bdev, random, part, trusted)),
   );
   s.target.mangle = undefined;
-  expect(bdev.losses).toBeGreaterThan(0);
+  expect(spoilt).toBeGreaterThan(0);
   expect(answers.some((set) => set.has(IoStatus.OK))).toBe(true);
-  await s.until("it is connected", () => bdev.state === "live");
-  expect((await s.run(bdev, IoOp.READ, 0, 4096)).status).toBe(IoStatus.OK);
+  await s.until("it is over", () => bdev.state === "live" || bdev.state === "gone");
+  // Without digests another namespace may have seemed to answer.
+  if (trusted) expect(bdev.state).toBe("live");
+  if (bdev.state === "live") {
+    expect((await s.run(bdev, IoOp.READ, 0, 4096)).status).toBe(IoStatus.OK);
+  }
   await bdev.close();
 }
 
@@ -98,7 +107,7 @@ describe("a controller that sends garbage", () => {
     });
   });
 
-  test("without digests: everything ends, and the device recovers", () => {
+  test("without digests: everything ends, and the device recovers or is given up", () => {
     withSeed(import.meta.path, (random) => {
       withFakeTarget((s) => fuzz(s, random, "", false));
     });

@@ -63,7 +63,9 @@ export class Setting {
   async until(what: string, condition: () => boolean): Promise<void> {
     const untilNs = this.reactor.now + PATIENCE_MS * 1e6;
     while (!condition()) {
-      if (this.reactor.now > untilNs) throw new Error(`never happened: ${what}`);
+      if (this.reactor.now > untilNs) {
+        throw new Error(`never happened: ${what}; log: ${this.logs.slice(-20).join("; ")}`);
+      }
       await this.reactor.sleep(1);
     }
   }
