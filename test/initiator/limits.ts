@@ -14,6 +14,8 @@ export const SCRIPT_TIMEOUT_MS = 60_000;
  * say more than that of the test runner, which also ends every process the tests started.
  */
 export const TEST_TIMEOUT_MS = 300_000;
+/** A load that goes on while something happens to the engine. */
+export const LOAD_TIMEOUT_MS = 240_000;
 /** From asking a guest to power off until it is killed. */
 export const POWER_OFF_TIMEOUT_MS = 10_000;
 /** Lines of the guest's console that an error quotes. */

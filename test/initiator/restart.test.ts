@@ -2,6 +2,7 @@
 import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { DiskFolder, IO_PORT, nqnOf, TestEngine } from "./engine.ts";
 import { SET_UP_TIMEOUT_MS, TEST_TIMEOUT_MS } from "./limits.ts";
+import { moreWritten, underLoad } from "./load.ts";
 import { Guest } from "./vm.ts";
 
 const NQN = nqnOf("restarted");
@@ -28,7 +29,7 @@ afterAll(async () => {
   disks.remove();
 });
 
-afterEach(() => guest.ok("detach_all; rm -f /tmp/stop"));
+afterEach(() => guest.ok("detach_all"));
 
 /** Everything that names the namespace to the host. */
 function identityOf(device: string): Promise<string> {
@@ -39,35 +40,23 @@ function identityOf(device: string): Promise<string> {
   `);
 }
 
-/** Waits until the device has been written to from now on. */
-async function moreWrittenTo(device: string): Promise<void> {
-  await guest.ok(`
-    folder=/sys/class/block/${device.slice(5)}
-    before=$(written_sectors $folder)
-    written() { [ $(written_sectors $folder) -gt $before ]; }
-    wait_for 60 written
-  `);
-}
+const moreWrites = () => moreWritten(guest, NQN, engine.address);
+
+/** Has the kernel notice that the engine is gone. */
+const noticeLoss = () => guest.ok(`wait_for 20 has_live_paths ${NQN} 0`);
 
 /** Kills and restarts the engine under a load of verified writes to a device or folder. */
-async function killUnderLoad(device: string, target: string): Promise<void> {
-  const load = guest.ok(`verified_rounds /tmp/stop ${target} 4m --offset=8m`);
-  let loadEnded = false;
-  const ended = () => {
-    loadEnded = true;
-  };
-  void load.then(ended, ended);
-  for (let i = 0; i < KILLS; i++) {
-    await moreWrittenTo(device);
-    await engine.kill();
-    await guest.ok(`no_path() { has_live_paths ${NQN} 0; }; wait_for 20 no_path`);
-    await engine.start();
-    await guest.ok(`wait_for 60 has_live_paths ${NQN} 1`);
-  }
-  await moreWrittenTo(device);
-  expect(loadEnded).toBe(false);
-  await guest.ok("touch /tmp/stop");
-  expect(Number(await load)).toBeGreaterThan(0);
+async function killUnderLoad(target: string): Promise<void> {
+  await underLoad(guest, { target, options: "--offset=8m" }, async () => {
+    for (let i = 0; i < KILLS; i++) {
+      await moreWrites();
+      await engine.kill();
+      await noticeLoss();
+      await engine.start();
+      await guest.ok(`wait_for 60 has_live_paths ${NQN} 1`);
+    }
+    await moreWrites();
+  });
 }
 
 test("a raw device keeps its name, its identity and its data", async () => {
@@ -77,7 +66,7 @@ test("a raw device keeps its name, its identity and its data", async () => {
     head -c 4194304 /dev/urandom >/tmp/first
     dd if=/tmp/first of=${device} bs=64k oflag=direct
   `);
-  await killUnderLoad(device, device);
+  await killUnderLoad(device);
   expect(await guest.ok(`device_of ${NQN}`)).toBe(device);
   expect(await identityOf(device)).toBe(before);
   await guest.ok(
@@ -89,20 +78,19 @@ test("a mounted file system goes on, with digests", async () => {
   const options = `${CONNECT_OPTIONS} -g -G`;
   const device = await guest.ok(`attach ${NQN} ${engine.address} ${IO_PORT} ${options}`);
   await guest.ok(`wipefs -qa ${device}; mkfs.ext4 -q ${device}; mount ${device} /mnt`);
-  await killUnderLoad(device, "/mnt");
+  await killUnderLoad("/mnt");
   await guest.ok(`umount /mnt; e2fsck -fn ${device}`);
 });
 
 test("an engine that stops in good order is waited for, too", async () => {
   const device = await guest.ok(`attach ${NQN} ${engine.address} ${IO_PORT} ${CONNECT_OPTIONS}`);
-  const load = guest.ok(`verified_rounds /tmp/stop ${device} 4m`);
-  await moreWrittenTo(device);
-  await engine.stop();
-  await guest.ok(`no_path() { has_live_paths ${NQN} 0; }; wait_for 20 no_path`);
-  await engine.start();
-  await moreWrittenTo(device);
-  await guest.ok("touch /tmp/stop");
-  expect(Number(await load)).toBeGreaterThan(0);
+  await underLoad(guest, { target: device }, async () => {
+    await moreWrites();
+    await engine.stop();
+    await noticeLoss();
+    await engine.start();
+    await moreWrites();
+  });
 });
 
 test("the kernel complained of nothing", () => {

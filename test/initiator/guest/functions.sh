@@ -135,6 +135,30 @@ verified_rounds() {
   echo "$count"
 }
 
-# written_sectors PATH: how many 512-byte sectors have been written so far to a device or to a path
-# of it, given by its folder below /sys.
+# path_of NQN ADDRESS: folder below /sys of the path to a subsystem through an address.
+path_of() {
+  local controller
+  for controller in $(controllers_of "$1"); do
+    if grep -q "traddr=$2," "/sys/class/nvme/$controller/address"; then
+      echo "/sys/class/nvme/$controller/nvme"*c*n*
+      return 0
+    fi
+  done
+  echo "no path to $1 through $2" >&2
+  return 1
+}
+
+# written_sectors PATH: how many 512-byte sectors have been written so far to a path, given by its
+# folder below /sys. The kernel counts for paths, not for the device above them.
 written_sectors() { awk '{ print $7 }' "$1/stat"; }
+
+# more_written NQN ADDRESS...: waits until each of the paths has been written to from now on.
+more_written() {
+  local nqn=$1 address path
+  shift
+  for address; do
+    path=$(path_of "$nqn" "$address") || return
+    wait_for 60 has_written_beyond "$(written_sectors "$path")" "$path" || return
+  done
+}
+has_written_beyond() { [ "$(written_sectors "$2")" -gt "$1" ]; }
