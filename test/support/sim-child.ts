@@ -49,6 +49,8 @@ export class SimReplica {
   flushes = 0;
   /** Set by a test to look at writes as they are stored. */
   onStore: ((offset: number, length: number) => void) | null = null;
+  /** Blocks stored since the last flush, with what was there before: lost when power is. */
+  readonly #unflushed = new Map<number, Uint8Array>();
   #claim: Claim | null = null;
   #connections = 0;
   readonly #stalledRuns: (() => void)[] = [];
@@ -74,6 +76,22 @@ export class SimReplica {
   release(): void {
     this.stalled = false;
     for (const run of this.#stalledRuns.splice(0)) run();
+  }
+
+  /** The node loses power: any of the blocks not flushed may be what they were before. */
+  losePower(): void {
+    for (const [block, before] of this.#unflushed) {
+      if (this.random.chance(0.5)) this.data.set(before, block * this.blockSize);
+    }
+    this.#unflushed.clear();
+    this.#claim = null;
+  }
+
+  #remember(offset: number, length: number): void {
+    for (let b = offset / this.blockSize; b < (offset + length) / this.blockSize; b++) {
+      if (this.#unflushed.has(b)) continue;
+      this.#unflushed.set(b, this.data.slice(b * this.blockSize, (b + 1) * this.blockSize));
+    }
   }
 
   /** Runs after a random delay, and not before the disk stops stalling. */
@@ -220,10 +238,12 @@ export class SimReplica {
     }
     if (op === IoOp.FLUSH) {
       this.flushes++;
+      if (this.failWrites === IoStatus.OK) this.#unflushed.clear();
       return this.failWrites;
     }
     if (this.failWrites !== IoStatus.OK) return this.failWrites;
     this.writes++;
+    this.#remember(offset, length);
     if (op === IoOp.WRITE) this.data.set(arena.u8.subarray(buffer, buffer + length), offset);
     else this.data.fill(0, offset, offset + length);
     const last = Math.floor((offset + length - 1) / SIM_CLUSTER_BYTES);

@@ -9,6 +9,7 @@ import type { Reactor, TurnEnd } from "../../src/engine/reactor/reactor.ts";
 import { type Timer, Timers } from "../../src/engine/reactor/timers.ts";
 
 const SIM_ARENA_BYTES = 32 << 20;
+const SIM_HANG_NS = 3600e9;
 
 class SimReactorCore {
   readonly index = 0;
@@ -83,7 +84,11 @@ class SimReactorCore {
       },
     );
     drainMicrotasks();
-    while (outcome === undefined) this.turn();
+    const limitNs = this.now + SIM_HANG_NS;
+    while (outcome === undefined) {
+      if (this.now > limitNs) throw new Error("simulation: hangs (a simulated hour has passed)");
+      this.turn();
+    }
     if (outcome.ok) return outcome.value;
     throw outcome.error;
   }

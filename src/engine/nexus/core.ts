@@ -68,8 +68,8 @@ export class NexusCore {
   /** Set once: by an orderly close or by a newer epoch. Nothing begins after that. */
   ended: "closing" | "superseded" | null = null;
 
-  readonly #gate = new Set<GateReason>();
-  #pauses = 0;
+  /** How often the gate is closed for each reason. */
+  readonly #gate = new Map<GateReason, number>();
   #tail: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -85,7 +85,7 @@ export class NexusCore {
     this.sizeBytes = shape.sizeBytes;
     this.regions = regions;
     this.listeners = listeners;
-    this.#gate.add("opening");
+    this.#gate.set("opening", 1);
   }
 
   get reactor(): Reactor {
@@ -120,44 +120,30 @@ export class NexusCore {
   // ------------------------------------------------------------------------------------ the gate
 
   closeGate(reason: GateReason): void {
-    if (reason === "paused") this.#pauses++;
-    this.#gate.add(reason);
+    this.#gate.set(reason, (this.#gate.get(reason) ?? 0) + 1);
     this.io.closeGate();
   }
 
-  /** Takes one reason back; requests flow again when it was the last. */
+  /** Takes one closing back; requests flow again when it was the last. */
   openGate(reason: GateReason): void {
-    if (reason === "paused" && --this.#pauses > 0) return;
-    assert(this.#gate.delete(reason), `the gate was closed for being ${reason}`);
+    const count = this.#gate.get(reason) ?? 0;
+    assert(count > 0, `the gate was closed for being ${reason}`);
+    if (count > 1) this.#gate.set(reason, count - 1);
+    else this.#gate.delete(reason);
     if (this.#gate.size > 0 || this.ended !== null) return;
     if (this.io.syncMask !== 0 && this.io.failingMask === 0) this.io.openGate();
-    else this.#gate.add("held"); // A child was lost meanwhile; settling that opens the gate.
+    else this.#gate.set("held", 1); // A child was lost meanwhile; settling that opens the gate.
   }
 
   gateHas(reason: GateReason): boolean {
     return this.#gate.has(reason);
   }
 
-  /** Resolves when no host request is with a child. */
-  async idle(): Promise<void> {
-    const { io } = this;
-    while (io.inFlight > 0) {
-      await new Promise<void>((resolve) => {
-        const before = io.onIdle;
-        io.onIdle = () => {
-          io.onIdle = before;
-          before?.();
-          resolve();
-        };
-      });
-    }
-  }
-
   /** Runs `change` with no host request under way. */
   async quiesced<T>(change: () => Promise<T>): Promise<T> {
     this.closeGate("quiesced");
     try {
-      await this.idle();
+      await this.io.idle();
       return await change();
     } finally {
       this.openGate("quiesced");

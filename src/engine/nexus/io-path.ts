@@ -107,10 +107,6 @@ export class IoPath implements IoOwner {
   inFlight = 0;
   /** Requests in flight per child. */
   readonly childInFlight: number[] = [];
-  /** Called when the number in flight has fallen to 0. */
-  onIdle: (() => void) | null = null;
-  /** Called when a child's requests in flight have fallen to 0. */
-  onChildIdle: ((index: number) => void) | null = null;
 
   readonly #control: NexusControl;
   #gateClosed = true;
@@ -125,6 +121,8 @@ export class IoPath implements IoOwner {
   readonly #locked: SlotQueue;
   /** Writes answered by all children that may not be acknowledged yet. */
   readonly #held: SlotQueue;
+  /** Control work that waits for requests to end; each looks again by itself. */
+  readonly #idleWaiters: (() => void)[] = [];
 
   constructor(reactor: Reactor, requests: NexusRequests, regions: Regions, control: NexusControl) {
     this.reactor = reactor;
@@ -273,8 +271,7 @@ export class IoPath implements IoOwner {
       else requests.failure[slot] = status;
       if (remaining === 0) this.#writeDone(slot);
     }
-    if (left === 0) this.onChildIdle?.(index);
-    if (this.inFlight === 0) this.onIdle?.();
+    if (this.#idleWaiters.length > 0 && (left === 0 || this.inFlight === 0)) this.#tellIdle();
   }
 
   #readDone(slot: number, index: number, status: number): void {
@@ -325,9 +322,10 @@ export class IoPath implements IoOwner {
     }
     const lost = requests.sent[slot]! & ~requests.done[slot]!;
     const nobody = (requests.done[slot]! & this.syncMask) === 0;
-    if (nobody && (isRequestFault(failure) || failure === IoStatus.NO_SPACE)) {
+    const isRefused = failure === IoStatus.NO_SPACE && io.op[slot] !== IoOp.FLUSH;
+    if (nobody && (isRequestFault(failure) || isRefused)) {
       // Every in-sync child refused it alike. The host learns why; the children stay.
-      if (failure === IoStatus.NO_SPACE) {
+      if (isRefused) {
         this.#control.writeRefused(io.offset[slot]!, io.length[slot]!);
       }
       io.complete(slot, failure);
@@ -363,6 +361,26 @@ export class IoPath implements IoOwner {
   }
 
   // ------------------------------------------------------------------------- the control side
+
+  /** Resolves when no request is with any child. */
+  async idle(): Promise<void> {
+    await this.#until(() => this.inFlight === 0);
+  }
+
+  /** Resolves when no request is with the child. */
+  async childIdle(index: number): Promise<void> {
+    await this.#until(() => (this.childInFlight[index] ?? 0) === 0);
+  }
+
+  async #until(condition: () => boolean): Promise<void> {
+    while (!condition()) {
+      await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+    }
+  }
+
+  #tellIdle(): void {
+    for (const resolve of this.#idleWaiters.splice(0)) resolve();
+  }
 
   /** Keeps new requests waiting. Those in flight go on. */
   closeGate(): void {

@@ -100,17 +100,7 @@ export class Membership {
   async #closeDevice(child: Child, device: ChildDevice): Promise<void> {
     const { io } = this.#core;
     // A device that has failed ends what it has in flight; a lost connection does so at once.
-    while (io.childInFlight[child.index]! > 0) {
-      await new Promise<void>((resolve) => {
-        const before = io.onChildIdle;
-        io.onChildIdle = (index) => {
-          before?.(index);
-          if (index !== child.index) return;
-          io.onChildIdle = before;
-          resolve();
-        };
-      });
-    }
+    await io.childIdle(child.index);
     io.bdevs[child.index] = null;
     await device.close();
   }

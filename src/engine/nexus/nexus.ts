@@ -401,7 +401,7 @@ export class Nexus implements Bdev, NexusControl {
   async pause(): Promise<void> {
     this.#assertUsable();
     this.core.closeGate("paused");
-    await this.core.idle();
+    await this.core.io.idle();
   }
 
   resume(): void {
@@ -454,14 +454,14 @@ export class Nexus implements Bdev, NexusControl {
       core.ended = "closing";
       core.closeGate("closing");
       await this.rebuilds.stopAll();
-      await core.idle();
+      await core.io.idle();
       await membership.settled();
       await this.intent.stop();
       this.#io.stop(IoStatus.UNAVAILABLE);
       await core.serialize(() => this.#closeClean());
     } else {
       await this.rebuilds.stopAll();
-      await core.idle();
+      await core.io.idle();
       await this.intent.stop();
     }
     for (const child of core.present()) await this.#letGo(child);
