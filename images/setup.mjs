@@ -4,7 +4,7 @@
  * tests, the benchmarks or the container image need. Runs before every npm script; does nothing,
  * quickly, when nothing is missing.
  *
- *   node images/setup.mjs [--test] [--bench] [--image]
+ *   node images/setup.mjs [--test] [--nightly] [--bench] [--image]
  *
  * Plain Node (18 or newer) without any package, because it runs before there are any.
  */
@@ -54,6 +54,9 @@ const packages = {
     { name: "shellcheck", file: ["/usr/bin/shellcheck"], for: "checking install.sh" },
     { name: "systemd", file: ["/usr/bin/systemd-analyze"], for: "checking the units" },
     { name: "umoci", file: ["/usr/bin/umoci"], for: "the container image" },
+  ],
+  "--nightly": [
+    { name: "debootstrap", file: ["/usr/sbin/debootstrap"], for: "a Debian machine to install on" },
   ],
   "--bench": [
     { name: "fio", file: ["/usr/bin/fio"], for: "load" },
