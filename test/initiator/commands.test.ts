@@ -170,11 +170,14 @@ describe("log pages", () => {
   });
 
   test("error-log holds the command that failed last", async () => {
-    await refusal(
-      `nvme read ${device} -s ${(SIZE_MIB << 20) / BLOCK_BYTES} -c 0 -z 512 -d /dev/null`,
-    );
+    await guest.ok(`
+      head -c 512 /dev/urandom >/tmp/other
+      nvme write-zeroes ${device} -s 8 -c 0
+    `);
+    const difference = await refusal(`nvme compare ${device} -s 8 -c 0 -z 512 -d /tmp/other`);
     const { errors } = (await controllerJson("error-log", "-e 4")) as { errors: Fields[] };
-    expect(errors[0]).toMatchObject({ nsid: 1, lba: (SIZE_MIB << 20) / BLOCK_BYTES });
+    expect(errors[0]).toMatchObject({ nsid: 1, lba: 8 });
+    expect(Number(errors[0]!.status_field) & 0x7ff).toBe(difference);
     expect(Number(errors[0]!.error_count)).toBeGreaterThan(Number(errors[1]!.error_count));
     const smart = await controllerJson("smart-log");
     expect(Number(smart.num_err_log_entries)).toBe(Number(errors[0]!.error_count));
