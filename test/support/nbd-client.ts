@@ -73,7 +73,9 @@ export class NbdClient {
   readonly fd: number;
   readonly #in: NativeMemory = allocNative(PIECE_BYTES);
   readonly #out: NativeMemory = allocNative(PIECE_BYTES);
-  #received = Buffer.alloc(0);
+  /** What was received and not taken yet. */
+  #pieces: Uint8Array[] = [];
+  #received = 0;
   #ended = false;
 
   constructor(reactor: Reactor, fd: number) {
@@ -112,18 +114,29 @@ export class NbdClient {
     );
     // A reset is an end too: the server does not read what it has no use for.
     if (n <= 0) this.#ended = true;
-    else this.#received = Buffer.concat([this.#received, this.#in.u8.subarray(0, n)]);
+    else {
+      this.#pieces.push(this.#in.u8.slice(0, n));
+      this.#received += n;
+    }
     return n > 0;
   }
 
   /** The next `length` bytes. */
   async take(length: number): Promise<Uint8Array> {
-    while (this.#received.byteLength < length) {
+    while (this.#received < length) {
       if (!(await this.#receive())) throw new Error("the server has closed the connection");
     }
-    const taken = Uint8Array.from(this.#received.subarray(0, length));
-    this.#received = this.#received.subarray(length);
-    return taken;
+    const [first] = this.#pieces;
+    const isInFirst = first !== undefined && first.byteLength >= length;
+    if (isInFirst) {
+      this.#pieces[0] = first.subarray(length);
+      this.#received -= length;
+      return new Uint8Array(first.subarray(0, length));
+    }
+    const all = Buffer.concat(this.#pieces);
+    this.#pieces = [all.subarray(length)];
+    this.#received -= length;
+    return new Uint8Array(all.subarray(0, length));
   }
 
   async #view(length: number): Promise<DataView> {
@@ -133,9 +146,7 @@ export class NbdClient {
   /** Waits for the server to end the connection; returns what it sent before. */
   async rest(): Promise<Uint8Array> {
     while (await this.#receive()) {}
-    const rest = Uint8Array.from(this.#received);
-    this.#received = Buffer.alloc(0);
-    return rest;
+    return this.take(this.#received);
   }
 
   close(): void {

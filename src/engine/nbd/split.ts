@@ -82,6 +82,13 @@ export class SplitRequest {
     return this.#state === State.WRITE && this.#left > 0;
   }
 
+  /** Slots in use that wait until the client has taken what was sent before. */
+  get waitingForClient(): number {
+    if (this.#op !== IoOp.READ) return 0;
+    if (this.#state === State.SEND) return 2;
+    return this.#state === State.ISSUE ? 1 : 0;
+  }
+
   /** Takes a request over; `slot` holds its operation, range and flags. `lastTag`: see there. */
   begin(slot: number, lastTag: number): void {
     assert(this.#state === State.IDLE, "one request is split at a time");

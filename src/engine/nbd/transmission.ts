@@ -13,7 +13,7 @@ import { IoStatus } from "../../errors.ts";
 import type { Bdev } from "../bdev/bdev.ts";
 import type { Arena, Waiter } from "../reactor/arena.ts";
 import { IoFlag, IoOp, type IoOwner, type IoTable } from "../reactor/io-table.ts";
-import { ARENA_RESERVE_BYTES } from "../reactor/limits.ts";
+import { ARENA_RESERVE_BYTES, CLOSE_LINGER_MS } from "../reactor/limits.ts";
 import type { Reactor, TurnEnd } from "../reactor/reactor.ts";
 import type { TcpStream } from "../reactor/tcp-stream.ts";
 import type { NbdConnection, Phase } from "./connection.ts";
@@ -73,6 +73,7 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
   // Requests that wait for room to be answered, oldest first.
   #pendingHead = NONE;
   #pendingTail = NONE;
+  #pending = 0;
   #waiting = false;
   #held = false;
   #drainReason: string | undefined;
@@ -458,6 +459,7 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     if (this.#pendingHead === NONE) this.#pendingHead = slot;
     else io.next[this.#pendingTail] = slot;
     this.#pendingTail = slot;
+    this.#pending++;
     if (!this.#split.ownsStream) this.waitForRoom();
   }
 
@@ -581,8 +583,10 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     while (this.#pendingHead !== NONE && !split.ownsStream) {
       const slot = this.#pendingHead;
       this.#pendingHead = this.io.next[slot]!;
+      this.#pending--;
       if (this.#answer(slot)) continue;
       this.#pendingHead = slot;
+      this.#pending++;
       this.waitForRoom();
       return;
     }
@@ -596,15 +600,31 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     this.#drainReason = reason;
     this.stream.block();
     this.#settle();
+    if (!this.stream.closing) this.#lingerOver();
   }
 
-  /** Ends a draining connection when all that is left is a payload that is not going to come. */
-  #settle(): void {
+  /** Requests that are whole and neither answered nor waiting for the client to take answers. */
+  get #atDevice(): number {
     const receiving = this.#payload.slot;
     const isPiece = receiving !== NONE && (this.io.tagC[receiving]! & Tag.PIECE) !== 0;
     const wholes = isPiece || this.#split.wantsPayload ? 1 : 0;
     const unfinished = (receiving === NONE ? 0 : 1) + wholes;
-    if (this.#inFlight === unfinished) this.stream.closeAfterSend(this.#drainReason!);
+    return this.#inFlight - unfinished - this.#pending - this.#split.waitingForClient;
+  }
+
+  /** Ends a draining connection when everything that can be answered is. */
+  #settle(): void {
+    const isAnswered = this.#pending === 0 && this.#split.waitingForClient === 0;
+    if (isAnswered && this.#atDevice === 0) this.stream.closeAfterSend(this.#drainReason!);
+  }
+
+  /** Gives a client that does not take its answers up after a while. */
+  #lingerOver(): void {
+    this.reactor.after(CLOSE_LINGER_MS, () => {
+      if (this.stream.closing) return;
+      if (this.#atDevice === 0) this.stream.close(this.#drainReason!);
+      else this.#lingerOver();
+    });
   }
 
   onClosed(): void {
@@ -612,6 +632,7 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     const isIdle = this.#inFlight === 0;
     let slot = this.#pendingHead;
     this.#pendingHead = NONE;
+    this.#pending = 0;
     while (slot !== NONE) {
       const next = this.io.next[slot]!;
       this.release(slot);
