@@ -87,15 +87,19 @@ export interface NamespaceFacts extends NamespaceIdentity {
   readonly uuid: string | undefined;
 }
 
-/** The device above. */
-export interface ControllerUser {
-  /** An I/O command (its tag is a request slot) has ended. */
+/** The way of I/O commands above; their tags are request slots. */
+export interface ControllerIo {
+  /** An I/O command has ended; `status` is SCT << 8 | SC with DNR in bit 14. */
   ioDone(slot: number, status: number): void;
-  /** An I/O command was lost. `timedOut`: it was the one that made the controller be reset. */
+  /** An I/O command was lost. `timedOut`: it was being aborted when the connection ended. */
   ioLost(slot: number, timedOut: boolean): void;
   /** I/O commands may be started that could not before. */
   ioRoom(): void;
-  /** An asynchronous event was answered: the namespace or its ANA state has been read again. */
+}
+
+/** The device above. */
+export interface ControllerUser {
+  /** After an asynchronous event: the namespace or its ANA state has been read again. */
   namespaceRead(): void;
   /** The association is over: every connection is closed, every command was told of. */
   controllerLost(reason: string): void;
@@ -113,9 +117,10 @@ export class Controller implements QueueUser {
   readonly #reactor: Reactor;
   readonly #host: NvmeHost;
   readonly #settings: NvmfSettings;
-  readonly #user: ControllerUser;
   readonly #control: ControlCommands;
   readonly #all = new Set<QueuePair>();
+  #io: ControllerIo | null = null;
+  #user: ControllerUser | null = null;
   #admin: QueuePair | null = null;
   #connecting: Connecting | null = null;
   #lostReason = "";
@@ -140,22 +145,22 @@ export class Controller implements QueueUser {
   transferBytes = 0;
   limits: NvmLimits = { writeZeroesSize: 0, dsmRangeBlocks: 0 };
 
-  constructor(
-    reactor: Reactor,
-    target: ControllerTarget,
-    host: NvmeHost,
-    settings: NvmfSettings,
-    user: ControllerUser,
-  ) {
+  constructor(reactor: Reactor, target: ControllerTarget, host: NvmeHost, settings: NvmfSettings) {
     this.#reactor = reactor;
     this.target = target;
     this.#host = host;
     this.#settings = settings;
     this.#keepAliveMs = settings.keepAliveMs;
-    this.#user = user;
     this.#control = new ControlCommands(reactor, () => {
       if (!this.watching) this.watch();
     });
+  }
+
+  /** Who I/O and news are for, from now on: to be called in the turn in which `open` resolves. */
+  attach(io: ControllerIo, user: ControllerUser): void {
+    assert(!this.ending, "an association is taken over while it lasts");
+    this.#io = io;
+    this.#user = user;
   }
 
   get identity(): ControllerIdentity {
@@ -186,6 +191,8 @@ export class Controller implements QueueUser {
       await this.#enable();
       await this.#identify();
       await this.#openQueues();
+      // The last answer and the end of a connection may come in one turn.
+      if (this.ending) throw new TrilithError("Unavailable", this.#lostReason);
       this.#watchEvents();
     } catch (error) {
       this.#told = true;
@@ -405,18 +412,18 @@ export class Controller implements QueueUser {
 
   commandDone(queue: QueuePair, tag: number, status: number): void {
     if (tag < 0) this.#control.done(queue, tag, status);
-    else this.#user.ioDone(tag, status);
+    else this.#io!.ioDone(tag, status);
     if (this.#control.waiting) this.#control.room(queue);
   }
 
   commandLost(_queue: QueuePair, tag: number, wasAborting: boolean): void {
     if (tag < 0) this.#control.lost(tag, `${this.#what("command")} was lost: ${this.#lostReason}`);
-    else this.#user.ioLost(tag, wasAborting);
+    else this.#io!.ioLost(tag, wasAborting);
   }
 
   queueRoom(queue: QueuePair): void {
     if (this.#control.waiting) this.#control.room(queue);
-    if (queue.id > 0) this.#user.ioRoom();
+    if (queue.id > 0) this.#io?.ioRoom();
   }
 
   // ------------------------------------------------------------------------------- the watch
@@ -452,10 +459,10 @@ export class Controller implements QueueUser {
         const page = getLogPageCommand(LogPage.CHANGED_NAMESPACES, NSID_ALL, IDENTIFY_BYTES);
         await this.command(page, { receiveBytes: IDENTIFY_BYTES });
         await this.readNamespace(this.namespace.nsid);
-        this.#user.namespaceRead();
+        this.#user?.namespaceRead();
       } else if (event.kind === "ana-changed") {
         await this.readAna();
-        this.#user.namespaceRead();
+        this.#user?.namespaceRead();
       }
     }
   }
@@ -546,7 +553,7 @@ export class Controller implements QueueUser {
     this.#onAllClosed?.();
     if (this.#told) return;
     this.#told = true;
-    this.#user.controllerLost(this.#lostReason);
+    this.#user?.controllerLost(this.#lostReason);
   }
 
   /** Shuts the controller down in order (Base 2.0, 3.6.1), then closes; bounded in time. */

@@ -25,6 +25,8 @@ export const H2C_DATA_BYTES_MIN = 4096;
 export const WRITE_ZEROES_BLOCKS_MAX = 65536;
 /** Bytes of one Dataset Management range; a longer discard is sent in several commands. */
 export const DISCARD_BYTES_MAX = 1 << 30;
+/** Dataset Management commands of a device in flight; further discards wait. Eight bits number them. */
+export const DISCARDS_MAX = 256;
 /** Zeroes written by one command when the controller has no Write Zeroes. */
 export const ZERO_BYTES = 64 << 10;
 /** Bytes of data that one control command (vendor, report, log page) may move. */

@@ -20,8 +20,8 @@ import {
 } from "../../../nvme/identify-decode.ts";
 import type { Completion } from "./control-commands.ts";
 import type { Controller } from "./controller.ts";
+import type { VendorCommand } from "./interface.ts";
 import { CONTROL_BYTES_MAX, REGISTRANTS_MAX } from "./limits.ts";
-import type { VendorCommand } from "./nvmf-bdev.ts";
 import { nvmeError } from "./status.ts";
 
 /** Registrants that a first report has room for; a longer one is asked for again. */
