@@ -1,6 +1,6 @@
 /** An export: a block device under a name that NBD clients ask for. */
 import type { Bdev } from "../bdev/bdev.ts";
-import { IoStatistics } from "../target/statistics.ts";
+import { IoStatistics } from "../reactor/io-statistics.ts";
 import type { NbdConnection } from "./connection.ts";
 import { BLOCK_BYTES_PREFERRED, PIECE_BYTES_MAX } from "./limits.ts";
 import { type ExportInfo, TransmissionFlag } from "./protocol.ts";

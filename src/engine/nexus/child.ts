@@ -1,6 +1,6 @@
 /** One child of a nexus: a device, what links it to its replica, and what it is at the moment. */
 import type { Bdev } from "../bdev/bdev.ts";
-import { IoStatistics } from "../target/statistics.ts";
+import { IoStatistics } from "../reactor/io-statistics.ts";
 import type { ReplicaLink } from "./replica-link.ts";
 import { type ChildPhase, type ChildReason, type ChildState, childState } from "./states.ts";
 

@@ -10,9 +10,9 @@
 import { assert } from "../../assert.ts";
 import { IoStatus } from "../../errors.ts";
 import type { Bdev } from "../bdev/bdev.ts";
+import type { IoStatistics } from "../reactor/io-statistics.ts";
 import { IoOp, type IoOwner, type IoTable } from "../reactor/io-table.ts";
 import type { Reactor } from "../reactor/reactor.ts";
-import type { IoStatistics } from "../target/statistics.ts";
 import type { RangeLocks } from "./range-locks.ts";
 import type { Regions } from "./regions.ts";
 

@@ -8,11 +8,11 @@ import { TrilithError } from "../../errors.ts";
 import { asyncEvents } from "../../nvme/async-events.ts";
 import { AnaState, Status } from "../../nvme/constants.ts";
 import type { Bdev } from "../bdev/bdev.ts";
+import { IoStatistics } from "../reactor/io-statistics.ts";
 import type { Controller } from "./controller.ts";
 import { CONTROLLERS_MAX } from "./limits.ts";
 import type { ReservationOutcome } from "./reservation-state.ts";
 import { Reservations } from "./reservations.ts";
-import { IoStatistics } from "./statistics.ts";
 import type { VendorCommands } from "./vendor.ts";
 
 /** The only namespace id in use. */

@@ -1,6 +1,6 @@
 /**
- * Counters of one namespace: operations, bytes, errors and a latency histogram per operation.
- * Latency is seen by the reactor: from the turn in which a command was taken to the turn in which it
+ * Counters of requests (of a namespace, a child, an export): operations, bytes, errors, and a latency
+ * histogram per operation. Latency is seen by the reactor: from the turn in which a command was taken to the turn in which it
  * ended, in buckets of powers of two of about a microsecond.
  */
 import type { IoTable } from "../reactor/io-table.ts";
