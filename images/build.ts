@@ -46,9 +46,11 @@ async function build(): Promise<void> {
       naming: { entry: "[name].[ext]" },
       target: "bun",
       format: "esm",
+      // Measured: `version` in 12 ms instead of 28, an engine that serves in 42 ms instead of 110.
       bytecode: true,
-      // Names stay readable in stack traces.
+      // Stack traces name functions, and files and lines of the sources. Costs under 1 MB, no time.
       minify: { whitespace: true, syntax: true, identifiers: false },
+      sourcemap: "linked",
       define: { TRILITH_COMMIT: JSON.stringify(commitOf(inputs)) },
       compile: {
         outfile: join(folder, "trilith"),
