@@ -10,7 +10,7 @@
  * | 4   | epoch               | u64                                                  |
  * | 5   | health generation   | u64                                                  |
  * | 6   | dirty base          | u64: generation since which write-intent is complete |
- * | 7   | in sync             | u8                                                   |
+ * | 7   | clean               | u8: its last nexus was closed in an orderly way      |
  * | 8   | share protocol      | u8: 0 none, 1 nvmf, 2 nbd                            |
  * | 9   | allowed hosts       | each: length u16, UTF-8                              |
  * | 10  | reservation state   | bytes that belong to the NVMe target                 |
@@ -40,7 +40,7 @@ const Tag = {
   EPOCH: 4,
   HEALTH: 5,
   DIRTY_BASE: 6,
-  IN_SYNC: 7,
+  CLEAN: 7,
   SHARE: 8,
   HOSTS: 9,
   RESERVATION: 10,
@@ -67,7 +67,8 @@ export interface Attributes {
   readonly healthGeneration: number;
   /** Health generation since which the write-intent bitmap is complete. */
   readonly dirtyBaseGeneration: number;
-  readonly inSync: boolean;
+  /** The last nexus over it was closed in an orderly way: in-sync copies are identical. */
+  readonly clean: boolean;
   readonly share: ShareProtocol;
   /** Host NQNs that may connect; empty: as the target's default says. */
   readonly allowedHosts: readonly string[];
@@ -157,7 +158,7 @@ export function encodeAttributes(given: Partial<Attributes>): AttributeMap {
   put("epoch", Tag.EPOCH, (v) => countValue("epoch", v));
   put("healthGeneration", Tag.HEALTH, (v) => countValue("health generation", v));
   put("dirtyBaseGeneration", Tag.DIRTY_BASE, (v) => countValue("dirty base generation", v));
-  put("inSync", Tag.IN_SYNC, (v) => Uint8Array.of(v ? 1 : 0));
+  put("clean", Tag.CLEAN, (v) => Uint8Array.of(v ? 1 : 0));
   put("share", Tag.SHARE, (v) => Uint8Array.of(SHARES.indexOf(v)));
   put("allowedHosts", Tag.HOSTS, hostsValue);
   put("reservation", Tag.RESERVATION, reservationValue);
@@ -207,7 +208,7 @@ export function decodeAttributeMap(map: AttributeMap): Attributes {
     epoch: count(Tag.EPOCH),
     healthGeneration: count(Tag.HEALTH),
     dirtyBaseGeneration: count(Tag.DIRTY_BASE),
-    inSync: bytes(Tag.IN_SYNC)[0] === 1,
+    clean: bytes(Tag.CLEAN)[0] === 1,
     share,
     allowedHosts: decodeHosts(bytes(Tag.HOSTS)),
     reservation: bytes(Tag.RESERVATION),

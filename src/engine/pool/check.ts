@@ -47,7 +47,7 @@ export interface CheckedReplica {
   readonly volumeUuid: string;
   readonly epoch: number;
   readonly healthGeneration: number;
-  readonly inSync: boolean;
+  readonly clean: boolean;
 }
 
 export interface PoolReport {
@@ -183,7 +183,7 @@ function checkedReplica(object: PoolObject, loaded: LoadedPool, verified: Verifi
   for (let byte of object.intents) for (; byte !== 0; byte &= byte - 1) dirtyRegions++;
   const isSnapshot = object.kind === KIND_SNAPSHOT;
   const kind = isSnapshot ? "snapshot" : object.origin === 0 ? "replica" : "clone";
-  const { name, volumeUuid, epoch, healthGeneration, inSync } = attributes;
+  const { name, volumeUuid, epoch, healthGeneration, clean } = attributes;
   const checked: CheckedReplica = {
     uuid: object.uuid,
     name,
@@ -196,7 +196,7 @@ function checkedReplica(object: PoolObject, loaded: LoadedPool, verified: Verifi
     volumeUuid,
     epoch,
     healthGeneration,
-    inSync,
+    clean,
   };
   return checked;
 }

@@ -12,14 +12,14 @@ import { withReactor } from "../../support/reactor.ts";
 import { expectSound, KIB, MIB } from "../../unit/engine/pool/fixture.ts";
 import type { ModelDevice } from "./model.ts";
 import { Random } from "./random.ts";
-import { expectModel, expectUsable, rebase, recover } from "./recovered.ts";
+import { damageOneCopy, expectModel, expectUsable, rebase, recover } from "./recovered.ts";
 import { SimDisk } from "./sim-disk.ts";
 import { Workload } from "./workload.ts";
 
-const only = process.env["POOL_CRASH_SEED"];
-const seeds = Number(process.env["POOL_CRASH_SEEDS"] ?? 4);
-const points = Number(process.env["POOL_CRASH_POINTS"] ?? 60);
-const onlyPoint = process.env["POOL_CRASH_POINT"];
+const only = process.env.POOL_CRASH_SEED;
+const seeds = Number(process.env.POOL_CRASH_SEEDS ?? 4);
+const points = Number(process.env.POOL_CRASH_POINTS ?? 60);
+const onlyPoint = process.env.POOL_CRASH_POINT;
 /** Every so many crashes the recovered pool goes on to another workload and further crashes. */
 const GO_ON_EVERY = 12;
 const POINTS_OF_SECOND_RUN = 4;
@@ -32,6 +32,8 @@ interface Run {
   readonly random: Random;
   readonly version: number;
   readonly family: number;
+  /** When control operations were under way. */
+  readonly windows: (readonly [number, number])[];
 }
 
 /** How a run differs by seed: room, cluster size, parallelism, growth. */
@@ -45,6 +47,7 @@ function settingsOf(seed: number) {
     growTo: random.chance(0.5) ? diskBytes + 6 * MIB + random.below(32) * 512 : undefined,
     workers: random.pick([1, 4, 12]),
     pace: random.pick([0.3, 0.6, 1]),
+    slow: random.pick([0, 0.03, 0.1]),
     sectorsMax: random.pick([700, 2500]),
     operations: 900,
   };
@@ -59,6 +62,7 @@ async function start(reactor: Reactor, seed: number): Promise<Run> {
     seed,
     record: true,
     pace: settings.pace,
+    slow: settings.slow,
   });
   const { clusterBytes } = settings;
   const pool = await createPool(disk, {
@@ -67,12 +71,12 @@ async function start(reactor: Reactor, seed: number): Promise<Run> {
     journalBytes: 512 * KIB,
     closeBdev: false,
   });
-  return { reactor, disk, pool, devices: [], random, version: 1, family: 1 };
+  return { reactor, disk, pool, devices: [], random, version: 1, family: 1, windows: [] };
 }
 
 async function work(run: Run, seed: number, operations: number, grow: boolean): Promise<Run> {
   const { growTo, workers, sectorsMax } = settingsOf(seed);
-  const { reactor, disk, pool, random, devices, version, family } = run;
+  const { reactor, disk, pool, random, devices, version, family, windows } = run;
   const workload = new Workload({
     reactor,
     disk,
@@ -84,19 +88,30 @@ async function work(run: Run, seed: number, operations: number, grow: boolean): 
     workers,
     firstVersion: version,
     firstFamily: family,
+    windows,
     ...(grow && growTo !== undefined ? { growTo } : {}),
   });
   await workload.run();
   return { ...run, version: workload.version, family: workload.family };
 }
 
+/** A moment of a run: any, or one at which a control operation was under way. */
+function momentOf(run: Run, from: number, random: Random): number {
+  const [first, last] =
+    run.windows.length > 0 && random.chance(0.5)
+      ? random.pick(run.windows)
+      : ([from, run.disk.clock] as const);
+  return first + random.below(last - first + 1);
+}
+
 /** Crashes a run at one moment and checks what is left of it; returns the pool, still open. */
 async function crash(run: Run, from: number, point: number, seed: number) {
   const random = new Random(seed * 7919 + point);
-  const moment = from + random.below(run.disk.clock - from + 1);
+  const moment = momentOf(run, from, random);
   const style = random.below(6);
   const survivors = style === 0 ? "all" : style === 1 ? "none" : random;
   const image = run.disk.crash(moment, survivors);
+  if (random.chance(0.4)) await damageOneCopy(run.reactor, image, random);
   const recovered = await recover(run.reactor, image, seed + point, true);
   await expectModel(recovered.pool, run.devices, moment);
   return { ...recovered, random };
@@ -115,7 +130,7 @@ async function crashAndGoOn(run: Run, from: number, point: number, seed: number)
   const devices = await rebase(pool, run.devices);
   const start = disk.clock;
   const second = await work(
-    { reactor, disk, pool, devices, random, version, family },
+    { reactor, disk, pool, devices, random, version, family, windows: [] },
     seed,
     150,
     false,

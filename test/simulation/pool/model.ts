@@ -15,6 +15,8 @@ export interface Version {
   readonly submitted: number;
   /** When it was acknowledged, or never. */
   completed: number;
+  /** When it ended, well or not. */
+  ended: number;
   /** From when on it must survive. */
   durable: number;
 }
@@ -55,7 +57,7 @@ export class ModelDevice {
   /** Changes since, by sector, in the order of their submission. */
   readonly #history = new Map<number, Version[]>();
   readonly #recent: Version[] = [];
-  /** Ranges of sectors with a request under way. */
+  /** Ranges of sectors with a request under way that nothing else may overlap. */
   readonly busy = new Set<readonly [number, number]>();
 
   constructor(
@@ -85,6 +87,7 @@ export class ModelDevice {
     return this.created.completed !== NEVER && this.deleted === null;
   }
 
+  /** True when no such range overlaps [from, to). */
   isFree(from: number, to: number): boolean {
     for (const [a, b] of this.busy) if (from < b && a < to) return false;
     return true;
@@ -117,14 +120,16 @@ export class ModelDevice {
     return this.#mayHold(sector, number, moment, "completed");
   }
 
-  /** True when the sector held the version at some time from `since` on. */
+  /** True when the sector may have held the version at some time from `since` on. */
   wasEver(sector: number, number: number, since: number): boolean {
     const history = this.#history.get(sector) ?? [];
-    return history.some(
-      (version) => (version.isZero ? 0 : version.number) === number && version.completed >= since,
-    );
+    return history.some((version) => contentOf(version) === number && version.ended >= since);
   }
 
+  /**
+   * A version is possible unless another one that began after it had ended is settled. Versions that
+   * overlap in time may end up in either order.
+   */
   #mayHold(
     sector: number,
     number: number,
@@ -132,13 +137,15 @@ export class ModelDevice {
     settled: "durable" | "completed",
   ): boolean {
     const history = this.#history.get(sector) ?? [];
-    for (let i = history.length - 1; i >= 0; i--) {
-      const version = history[i]!;
-      if (version.submitted > moment) continue;
-      if ((version.isZero ? 0 : version.number) === number) return true;
-      if (version[settled] <= moment) return false;
+    let newest = -1;
+    for (const version of history) {
+      if (version[settled] <= moment) newest = Math.max(newest, version.submitted);
     }
-    return (this.baseline[sector] ?? 0) === number;
+    for (const version of history) {
+      const isPossible = version.submitted <= moment && version.ended >= newest;
+      if (isPossible && contentOf(version) === number) return true;
+    }
+    return newest < 0 && (this.baseline[sector] ?? 0) === number;
   }
 
   intentEvents(region: number): Event<boolean>[] {
@@ -149,6 +156,11 @@ export class ModelDevice {
     }
     return events;
   }
+}
+
+/** The number found in the sectors of a version. */
+function contentOf(version: Version): number {
+  return version.isZero ? 0 : version.number;
 }
 
 /** Fills sectors [from, from + count) with the content of a version of a family. */

@@ -1,6 +1,9 @@
 /** Checks a pool that was imported after a crash against the model, and that it can be used. */
 import { expect } from "bun:test";
+import { PoolDevice } from "../../../src/engine/pool/device.ts";
 import { checkPool, importPool, type Pool, type Replica } from "../../../src/engine/pool/index.ts";
+import { loadPool } from "../../../src/engine/pool/load.ts";
+import { SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS } from "../../../src/engine/pool/superblock.ts";
 import { IoOp } from "../../../src/engine/reactor/io-table.ts";
 import type { Reactor } from "../../../src/engine/reactor/reactor.ts";
 import { IoStatus } from "../../../src/errors.ts";
@@ -11,6 +14,37 @@ import { SECTOR_BYTES, SimDisk } from "./sim-disk.ts";
 import { readVersions, request } from "./workload.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
+
+/**
+ * Damages one of the two copies of some metadata: a superblock, a ring of the journal, or, when there
+ * are two checkpoints, the newest of them. Returns what it did.
+ */
+export async function damageOneCopy(
+  reactor: Reactor,
+  image: Uint8Array,
+  random: Random,
+): Promise<string> {
+  const disk = new SimDisk({ reactor, image, seed: 1, pace: 1 });
+  const device = new PoolDevice(disk);
+  const loaded = await loadPool(device);
+  device.release();
+  const { superblock, slots, slot } = loaded;
+  const spoil = (offset: number, bytes: number) => {
+    image.fill(random.below(256), offset, offset + bytes);
+  };
+  const dice = random.below(5);
+  if (dice < 2) {
+    spoil(SUPERBLOCK_OFFSETS[dice]!, SUPERBLOCK_BYTES);
+    return `superblock ${dice}`;
+  }
+  if (dice < 4) {
+    for (const { offset, bytes } of superblock.rings[dice - 2]!) spoil(offset, bytes);
+    return `ring ${dice - 2}`;
+  }
+  if (slots.some(({ header }) => header === null)) return "nothing";
+  spoil(superblock.slots[slot]![0]!.offset + random.below(16) * 4096, 4096);
+  return `slot ${slot}`;
+}
 
 /** Opens the pool in an image; every structure must be readable. */
 export async function recover(

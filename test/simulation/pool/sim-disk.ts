@@ -22,6 +22,8 @@ import { Random } from "./random.ts";
 export const SECTOR_BYTES = 512;
 /** What a disk holds that nobody has written to. */
 const GROWN = 0xee;
+/** Turns that a slow request takes at most. */
+const SLOW_TURNS = 80;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /** Something that changed the disk. */
@@ -43,6 +45,8 @@ interface Pending {
   /** For a write: what the buffer held when it was submitted. */
   readonly data: Uint8Array | null;
   readonly submitted: number;
+  /** Turns that it takes at least. */
+  delay: number;
 }
 
 export interface SimDiskOptions {
@@ -53,6 +57,8 @@ export interface SimDiskOptions {
   readonly record?: boolean;
   /** Share of the outstanding requests that end in one turn. Default: half. */
   readonly pace?: number;
+  /** Share of the requests that take much longer than the others. Default: none. */
+  readonly slow?: number;
 }
 
 export class SimDisk implements Bdev {
@@ -82,6 +88,7 @@ export class SimDisk implements Bdev {
   readonly #initial: Uint8Array;
   readonly #record: boolean;
   readonly #pace: number;
+  readonly #slow: number;
   readonly #random: Random;
   readonly #changes: Change[] = [];
   readonly #listeners = new BdevListeners();
@@ -96,6 +103,7 @@ export class SimDisk implements Bdev {
     this.#initial = this.#record ? options.image.slice() : options.image;
     this.#random = new Random(options.seed);
     this.#pace = options.pace ?? 0.5;
+    this.#slow = options.slow ?? 0;
     this.blockCount = options.image.byteLength / SECTOR_BYTES;
   }
 
@@ -127,7 +135,8 @@ export class SimDisk implements Bdev {
       };
       if (this.#record) this.#changes.push(change);
     }
-    this.#pending.push({ slot, change, data, submitted });
+    const delay = this.#random.chance(this.#slow) ? this.#random.below(SLOW_TURNS) : 0;
+    this.#pending.push({ slot, change, data, submitted, delay });
     this.#tick();
   }
 
@@ -162,8 +171,9 @@ export class SimDisk implements Bdev {
     const kept: Pending[] = [];
     const ended: Pending[] = [];
     for (const p of pending) {
-      const ends = !this.#isStalled(p) && (this.#gone || this.#random.chance(this.#pace));
-      if (ends) ended.splice(this.#random.below(ended.length + 1), 0, p);
+      const isDue = p.delay-- <= 0 && this.#random.chance(this.#pace);
+      if (!this.#isStalled(p) && (this.#gone || isDue))
+        ended.splice(this.#random.below(ended.length + 1), 0, p);
       else kept.push(p);
     }
     this.#pending = kept;

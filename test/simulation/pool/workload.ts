@@ -1,7 +1,12 @@
 /** A random workload over a pool on a simulated disk, noted in the model as it goes. */
 import { assert } from "../../../src/assert.ts";
 import type { Bdev } from "../../../src/engine/bdev/bdev.ts";
-import { INTENT_REGION_BYTES, type Pool, type Replica } from "../../../src/engine/pool/index.ts";
+import {
+  INTENT_REGION_BYTES,
+  type Pool,
+  RESERVATION_BYTES_MAX,
+  type Replica,
+} from "../../../src/engine/pool/index.ts";
 import { IoFlag, IoOp } from "../../../src/engine/reactor/io-table.ts";
 import { ioPromise, type Reactor } from "../../../src/engine/reactor/reactor.ts";
 import { IoStatus, TrilithError } from "../../../src/errors.ts";
@@ -31,6 +36,8 @@ export interface WorkloadOptions {
   readonly firstFamily: number;
   /** Grow the disk to this size somewhere on the way. */
   readonly growTo?: number;
+  /** Collects the spans of time in which control operations were under way. */
+  readonly windows?: (readonly [number, number])[];
 }
 
 /** A UUID that the seed determines. */
@@ -75,7 +82,9 @@ export class Workload {
     if (growTo !== undefined && !this.#grown && this.#left < this.#o.operations / 2) {
       this.#grown = true;
       this.#o.disk.grow(growTo);
-      return Promise.resolve();
+      return this.#control(async () => {
+        await this.#o.pool.grow();
+      });
     }
     const alive = devices.filter((device) => device.isAlive);
     const writable = alive.filter((device) => !device.isSnapshot);
@@ -87,16 +96,26 @@ export class Workload {
     }
     if (dice < 40) return this.#clone(alive);
     if (dice < 50) return alive.length > 3 ? this.#delete(random.pick(alive)) : this.#idle();
-    if (dice < 65) return this.#resize(device);
+    if (dice < 60) return this.#resize(device);
     if (dice < 90) return this.#attributes(device);
-    if (dice < 130) return this.#mark(device);
+    if (dice < 125) return this.#mark(device);
     if (dice < 145) return this.#clear(device);
-    if (dice < 150) return this.#o.pool.checkpoint();
+    if (dice < 150) return this.#control(() => this.#o.pool.checkpoint());
     if (dice < 240) return this.#read(random.pick(alive));
     if (dice < 330) return this.#flush(device);
     if (dice < 420) return this.#zero(device, IoOp.DISCARD);
     if (dice < 460) return this.#zero(device, IoOp.WRITE_ZEROES);
     return this.#write(device);
+  }
+
+  /** Runs a control operation and notes when. */
+  async #control<T>(operation: () => Promise<T>): Promise<T> {
+    const from = this.#now();
+    try {
+      return await operation();
+    } finally {
+      this.#o.windows?.push([from, this.#now()]);
+    }
   }
 
   async #idle(): Promise<void> {
@@ -117,7 +136,8 @@ export class Workload {
     const device = new ModelDevice(uuid, false, thin, this.family++, sectors, this.#now());
     devices.push(device);
     try {
-      await pool.createReplica({ uuid, name: uuid, sizeBytes: sectors * SECTOR_BYTES, thin });
+      const sizeBytes = sectors * SECTOR_BYTES;
+      await this.#control(() => pool.createReplica({ uuid, name: uuid, sizeBytes, thin }));
       device.created.completed = this.#now();
     } catch (error) {
       devices.splice(devices.indexOf(device), 1);
@@ -132,7 +152,9 @@ export class Workload {
     const snapshot = new ModelDevice(uuid, true, true, source.family, source.sectors, submitted);
     devices.push(snapshot);
     try {
-      const replica = await pool.createSnapshot(source.uuid, { uuid, name: uuid });
+      const replica = await this.#control(() =>
+        pool.createSnapshot(source.uuid, { uuid, name: uuid }),
+      );
       const sectors = replica.sizeBytes / SECTOR_BYTES;
       snapshot.sizes[0] = { value: sectors, submitted, completed: submitted };
       snapshot.baseline = await this.#contentOf(replica, source, submitted);
@@ -149,8 +171,8 @@ export class Workload {
     for (let sector = 0; sector < versions.length; sector++) {
       const version = versions[sector]!;
       const isKnown =
-        source.mayRead(sector, version, submitted) || source.mayRead(sector, version, this.#now());
-      if (!isKnown && !source.wasEver(sector, version, submitted)) {
+        source.mayRead(sector, version, submitted) || source.wasEver(sector, version, submitted);
+      if (!isKnown) {
         throw new Error(`snapshot ${replica.uuid} holds ${version} in sector ${sector}`);
       }
     }
@@ -168,7 +190,7 @@ export class Workload {
     clone.baseline = source.baseline.slice();
     devices.push(clone);
     try {
-      await pool.createClone(source.uuid, { uuid, name: uuid });
+      await this.#control(() => pool.createClone(source.uuid, { uuid, name: uuid }));
       clone.created.completed = this.#now();
     } catch (error) {
       devices.splice(devices.indexOf(clone), 1);
@@ -178,7 +200,7 @@ export class Workload {
 
   async #delete(device: ModelDevice): Promise<void> {
     device.deleted = { value: true, submitted: this.#now(), completed: NEVER };
-    await this.#o.pool.delete(device.uuid);
+    await this.#control(() => this.#o.pool.delete(device.uuid));
     device.deleted.completed = this.#now();
   }
 
@@ -190,7 +212,7 @@ export class Workload {
     const event: Event<number> = { value: sectors, submitted: this.#now(), completed: NEVER };
     device.sizes.push(event);
     try {
-      await pool.resize(device.uuid, sectors * SECTOR_BYTES);
+      await this.#control(() => pool.resize(device.uuid, sectors * SECTOR_BYTES));
       event.completed = this.#now();
     } catch (error) {
       device.sizes.splice(device.sizes.indexOf(event), 1);
@@ -203,7 +225,11 @@ export class Workload {
     const epoch = device.epochs.at(-1)!.value + 1;
     const event: Event<number> = { value: epoch, submitted: this.#now(), completed: NEVER };
     device.epochs.push(event);
-    await this.#o.pool.setAttributes(device.uuid, { epoch, healthGeneration: epoch });
+    const { random } = this.#o;
+    // Long attributes make checkpoints of several pages: the pool changes while they are written.
+    const reservation = new Uint8Array(random.below(RESERVATION_BYTES_MAX)).fill(epoch);
+    const changes = { epoch, healthGeneration: epoch, reservation };
+    await this.#control(() => this.#o.pool.setAttributes(device.uuid, changes));
     event.completed = this.#now();
   }
 
@@ -229,7 +255,7 @@ export class Workload {
 
   // --------------------------------------------------------------------------------------- I/O
 
-  /** A range that no request is under way to, or null. */
+  /** A range that no exclusive request is under way to, or null. */
   #range(device: ModelDevice, longest: number): readonly [number, number] | null {
     const { random } = this.#o;
     const { sectors } = device;
@@ -257,8 +283,9 @@ export class Workload {
 
   async #zero(device: ModelDevice, op: number): Promise<void> {
     const longest = this.#o.random.chance(0.3) ? device.sectors : 300;
-    const range = this.#range(device, longest);
-    if (range === null) return;
+    const from = this.#o.random.below(device.sectors);
+    const count = Math.min(device.sectors - from, 1 + this.#o.random.below(longest));
+    const range = [from, from + count] as const;
     const version = this.#begin(device, range, true);
     const status = await this.#io(device, op, range, -1, 0);
     this.#end(device, range, version, status, false);
@@ -267,8 +294,16 @@ export class Workload {
   #begin(device: ModelDevice, range: readonly [number, number], isZero: boolean): Version {
     const submitted = this.#now();
     const number = this.version++;
-    const version = { number, isZero, submitted, completed: NEVER, durable: NEVER };
-    device.busy.add(range);
+    const version = {
+      number,
+      isZero,
+      submitted,
+      completed: NEVER,
+      ended: NEVER,
+      durable: NEVER,
+    };
+    // Writes may overlap what zeroes: that is how a cluster is given up while data is on its way to it.
+    if (!isZero) device.busy.add(range);
     device.change(version, range[0], range[1]);
     return version;
   }
@@ -281,6 +316,7 @@ export class Workload {
     fua: boolean,
   ): void {
     device.busy.delete(range);
+    version.ended = this.#now();
     if (status === IoStatus.OK) {
       version.completed = this.#now();
       if (fua) version.durable = version.completed;
@@ -304,6 +340,7 @@ export class Workload {
     const buffer = range === null ? -1 : reactor.arena.alloc(bytes, 0);
     if (range === null || buffer < 0) return;
     device.busy.add(range);
+    const submitted = this.#now();
     const status = await this.#io(device, IoOp.READ, range, buffer, 0);
     device.busy.delete(range);
     const words = new Uint32Array(reactor.arena.u8.slice(buffer, buffer + bytes).buffer);
@@ -313,7 +350,9 @@ export class Workload {
     for (let sector = range[0]; sector < range[1]; sector++) {
       const at = ((sector - range[0]) * SECTOR_BYTES) / 4;
       const version = versionIn(words, at, device.family, sector);
-      if (version >= 0 && device.mayRead(sector, version, this.#now())) continue;
+      const isKnown =
+        device.mayRead(sector, version, submitted) || device.wasEver(sector, version, submitted);
+      if (version >= 0 && isKnown) continue;
       throw new Error(`read of ${device.uuid} sector ${sector}: found version ${version}`);
     }
   }
