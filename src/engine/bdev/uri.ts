@@ -175,7 +175,12 @@ function parseNvmf(uri: string, url: URL): NvmfUri {
   const address = url.hostname.replace(/^\[|\]$/g, "");
   if (address === "") throw invalid(uri, "names no host", "e.g. nvmf+tcp://10.0.0.1:8420/nqn...");
   const port = url.port === "" ? NVMF_PORT_DEFAULT : Number(url.port);
-  const nqn = decodeURIComponent(url.pathname.slice(1));
+  let nqn: string;
+  try {
+    nqn = decodeURIComponent(url.pathname.slice(1));
+  } catch {
+    throw invalid(uri, "its NQN is not valid percent-encoding");
+  }
   if (nqn === "" || Buffer.byteLength(nqn) > 223) {
     throw invalid(uri, "its path is not an NQN of 1 to 223 bytes");
   }
