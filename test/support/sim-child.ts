@@ -21,7 +21,6 @@ import type { Random } from "./random.ts";
 export const SIM_CLUSTER_BYTES = 1 << 20;
 
 interface Connection {
-  readonly id: number;
   open: boolean;
 }
 
@@ -52,7 +51,7 @@ export class SimReplica {
   /** Blocks stored since the last flush, with what was there before: lost when power is. */
   readonly #unflushed = new Map<number, Uint8Array>();
   #claim: Claim | null = null;
-  #connections = 0;
+  #connections: Connection[] = [];
   readonly #stalledRuns: (() => void)[] = [];
 
   constructor(
@@ -76,6 +75,11 @@ export class SimReplica {
   release(): void {
     this.stalled = false;
     for (const run of this.#stalledRuns.splice(0)) run();
+  }
+
+  /** What was sent on the connections that exist now and has not arrived, never does. */
+  disconnect(): void {
+    for (const connection of this.#connections.splice(0)) connection.open = false;
   }
 
   /** The node loses power: any of the blocks not flushed may be what they were before. */
@@ -125,7 +129,8 @@ export class SimReplica {
   }
 
   async open(): Promise<ChildDevice> {
-    const connection: Connection = { id: ++this.#connections, open: true };
+    const connection: Connection = { open: true };
+    this.#connections.push(connection);
     await this.#call(connection, () => undefined);
     const holder: { claim: Claim | null } = { claim: null };
     const bdev = this.#bdev(connection, holder);

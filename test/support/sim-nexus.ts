@@ -50,6 +50,7 @@ export class SimVolume {
   readonly events: NexusEvent[] = [];
   readonly context: NexusContext;
   epoch = 0;
+  onEvent: ((event: NexusEvent) => void) | null = null;
   #uuid = 0;
 
   constructor(reactor: Reactor, replicas: SimReplica[]) {
@@ -66,7 +67,10 @@ export class SimVolume {
         if (replica === undefined) throw new TrilithError("NotFound", `${uri} does not exist`);
         return replica.open();
       },
-      onEvent: (_uuid, event) => this.events.push(event),
+      onEvent: (_uuid, event) => {
+        this.events.push(event);
+        this.onEvent?.(event);
+      },
       clockMs: () => Math.floor(reactor.now / 1e6),
     };
   }

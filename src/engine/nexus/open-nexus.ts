@@ -166,7 +166,9 @@ async function start(nexus: Nexus, claimed: readonly Opened[]): Promise<void> {
   if (current.length === 0) {
     throw new TrilithError("Unavailable", `nexus ${nexus.name}: no healthy child can be reached`);
   }
-  core.generation = Math.max(1, highest);
+  // Whoever does not serve now is behind from now on, even a replica that was given the present
+  // generation at the end of a rebuild which nobody lived to record.
+  core.generation = highest + 1;
   core.baseGeneration = Math.max(...current.map(({ state }) => state?.baseGeneration ?? 0));
   if (highest === 0) core.baseGeneration = core.generation;
   for (const { child } of claimed) {
@@ -190,7 +192,6 @@ async function start(nexus: Nexus, claimed: readonly Opened[]): Promise<void> {
     throw new TrilithError("Unavailable", `nexus ${nexus.name}: the recorder cannot be reached`);
   }
   for (const child of lost) child.recordedHealthy = false;
-  if (lost.length > 0) core.generation++;
   await intent.markOn(core.inSync(), dirty);
   core.regions.assume(dirty);
   await membership.writeState(core.inSync(), { clean: false });

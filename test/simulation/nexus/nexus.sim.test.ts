@@ -9,22 +9,24 @@
  * More seeds: TRILITH_SIM_RUNS=1000. One seed: TRILITH_SEED=7 (then one run).
  */
 import { expect, test } from "bun:test";
-import { IoStatus, TrilithError } from "../../../src/errors.ts";
-import type { Nexus } from "../../../src/engine/nexus/index.ts";
+import type { Nexus, NexusEvent } from "../../../src/engine/nexus/index.ts";
 import type { Reactor } from "../../../src/engine/reactor/reactor.ts";
+import { IoStatus, TrilithError } from "../../../src/errors.ts";
 import { Random, testSeed } from "../../support/random.ts";
 import { SimReplica } from "../../support/sim-child.ts";
 import { eventually, SimHost, SimVolume } from "../../support/sim-nexus.ts";
 import { makeSimReactor } from "../../support/sim-reactor.ts";
 
 const MIB = 1 << 20;
-const BYTES = 24 * MIB;
+const BYTES = 64 * MIB;
 const BLOCK = 512;
+const REGION_BYTES = 4 * MIB;
 /** Blocks in use: a few in every region, so that writes meet each other's regions and segments. */
 const BLOCKS_PER_WRITER = 24;
 const WRITERS = 6;
 const REPLICAS = 4;
 const STEPS = 120;
+const LOG_LINES = 80;
 
 /** What a block may hold: the value last acknowledged, and values whose writes did not end well. */
 interface BlockModel {
@@ -45,9 +47,21 @@ function pattern(value: number, offset: number): Uint8Array {
 }
 
 /** The value a block holds; -1 when it is torn or somebody else's. */
-function valueOf(bytes: Uint8Array, offset: number): number {
+function valueIn(bytes: Uint8Array, offset: number): number {
   const value = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
   return Buffer.compare(bytes, pattern(value, offset)) === 0 ? value : -1;
+}
+
+function describe(event: NexusEvent): string {
+  switch (event.kind) {
+    case "child-state":
+      return `  ${event.uri} ${event.state} ${event.reason}`;
+    case "rebuild-started":
+    case "rebuild-ended":
+      return `  ${event.kind} ${event.rebuild.childUri} ${event.rebuild.isPartial} ${event.rebuild.state} ${event.rebuild.error ?? ""}`;
+    default:
+      return `  ${event.kind}`;
+  }
 }
 
 class Run {
@@ -59,6 +73,8 @@ class Run {
   nexus: Nexus | null = null;
   stopped = false;
   #nextValue = 1;
+  /** Regions that are written at the moment; the others grow idle and are cleaned. */
+  #focus = new Set<number>();
   members: SimReplica[];
   log: string[] = [];
 
@@ -68,9 +84,19 @@ class Run {
     this.replicas = Array.from(
       { length: REPLICAS },
       (_, i) =>
-        new SimReplica(reactor, random, { name: `r${i}`, bytes: BYTES, isLocal: random.chance(0.2) && i === 0 }),
+        new SimReplica(reactor, random, {
+          name: `r${i}`,
+          bytes: BYTES,
+          isLocal: random.chance(0.2) && i === 0,
+        }),
     );
     this.volume = new SimVolume(reactor, this.replicas);
+    this.volume.onEvent = (event) => {
+      const states = this.replicas.map(
+        (r) => `${r.name}:g${r.state.generation}b${r.state.baseGeneration}${r.state.clean ? "c" : ""}`,
+      );
+      this.note(`${describe(event)} [${states.join(" ")}]`);
+    };
     this.members = this.replicas.slice(0, 3);
     for (let i = 0; i < WRITERS * BLOCKS_PER_WRITER; i++) {
       const offset = random.below(BYTES / BLOCK) * BLOCK;
@@ -99,26 +125,44 @@ class Run {
     if (nexus === null) return;
     const { status, bytes } = await new SimHost(nexus).read(model.offset, BLOCK);
     if (status !== IoStatus.OK) return;
-    const value = valueOf(bytes, model.offset);
+    const value = valueIn(bytes, model.offset);
     const isAllowed = value === model.acknowledged || model.maybe.has(value);
     if (!isAllowed) {
       throw new Error(
         `block at ${model.offset} reads ${value}; acknowledged ${model.acknowledged}, ` +
-          `possible ${[...model.maybe].join(" ")}`,
+          `possible ${[...model.maybe].join(" ")}; replicas hold ` +
+          this.replicas
+            .map((r) => valueIn(r.data.slice(model.offset, model.offset + BLOCK), model.offset))
+            .join(" "),
       );
     }
   }
 
+  /** Mostly a block of the regions in focus. */
+  #pick(): BlockModel {
+    const { random } = this;
+    for (let tries = 0; tries < 20; tries++) {
+      const model = random.pick(this.models);
+      const isInFocus = this.#focus.has(Math.floor(model.offset / REGION_BYTES));
+      if (isInFocus || random.chance(0.001)) return model;
+    }
+    return random.pick(this.models);
+  }
+
+  refocus(): void {
+    this.#focus = new Set(Array.from({ length: 3 }, () => this.random.below(BYTES / REGION_BYTES)));
+  }
+
   async writer(index: number): Promise<void> {
     while (!this.stopped) {
-      const model = this.random.pick(this.models);
+      const model = this.#pick();
       if (!model.busy && this.nexus !== null) {
         model.busy = true;
         if (this.random.chance(0.6)) await this.write(model);
         else await this.check(model);
         model.busy = false;
       }
-      if (index === 0 && this.random.chance(0.05) && this.nexus !== null) {
+      if (index === 0 && this.random.chance(0.004) && this.nexus !== null) {
         await new SimHost(this.nexus).flush();
       }
       await this.reactor.sleep(this.random.next() * 20);
@@ -162,7 +206,22 @@ class Run {
     this.nexus = null;
     this.note("killed");
     nexus.membership.supersede("killed");
+    for (const replica of this.replicas) {
+      this.reactor.after(this.random.next() * 3, () => replica.disconnect());
+    }
+    if (this.random.chance(0.2)) await this.#loseRecord();
+    if (this.nexus !== null) return;
     if (this.random.chance(0.5)) await this.reactor.sleep(this.random.next() * 5);
+    await this.open();
+  }
+
+  /** The control plane's store is lost: what the disks say of themselves has to do. */
+  async #loseRecord(): Promise<void> {
+    await this.reactor.sleep(10);
+    for (const replica of this.replicas) this.heal(replica);
+    this.volume.recorder.down = false;
+    this.volume.recorder.record_ = undefined;
+    this.note("record lost");
     await this.open();
   }
 
@@ -178,6 +237,7 @@ class Run {
 
   /** One random event. Those that may have to wait for something to be healed get it healed in time. */
   async step(): Promise<void> {
+    if (this.random.chance(0.3)) this.refocus();
     let ended = false;
     const help = (): void => {
       if (ended) return;
@@ -301,6 +361,7 @@ function runOnce(seed: number): void {
     }
   };
   const main = async (): Promise<void> => {
+    run.refocus();
     await run.open();
     const writers = Array.from({ length: WRITERS }, (_, i) => guard(run.writer(i)));
     for (let i = 0; i < STEPS && failure === undefined; i++) {
@@ -318,7 +379,7 @@ function runOnce(seed: number): void {
     expect(reactor.io.free).toBe(free);
     expect(reactor.arena.freeBytes).toBe(freeBytes);
   } catch (error) {
-    console.error(run.log.slice(-40).join("\n"));
+    console.error(run.log.slice(-LOG_LINES).join("\n"));
     console.error(JSON.stringify(run.nexus?.info(), null, 1), run.nexus?.rebuilds.waiting());
     console.error(`replay: TRILITH_SEED=${seed} bun test test/simulation/nexus`);
     throw error;
