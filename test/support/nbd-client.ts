@@ -77,6 +77,7 @@ export class NbdClient {
   #pieces: Uint8Array[] = [];
   #received = 0;
   #ended = false;
+  #closed = false;
 
   constructor(reactor: Reactor, fd: number) {
     this.reactor = reactor;
@@ -149,8 +150,10 @@ export class NbdClient {
     return this.take(this.#received);
   }
 
+  /** Nothing may be outstanding. */
   close(): void {
-    closeFd(this.fd);
+    if (!this.#closed) closeFd(this.fd);
+    this.#closed = true;
   }
 
   // ------------------------------------------------------------------------------- handshake

@@ -440,9 +440,3 @@ export const errorPayloads: ReadonlyMap<number, Uint8Array> = new Map(
     return [error, bytes];
   }),
 );
-
-/** Where a client finds an export, e.g. `nbd://127.0.0.1:10809/volume` (doc/uri.md). */
-export function nbdUri(address: string, port: number, name: string): string {
-  const host = address.includes(":") ? `[${address}]` : address;
-  return `nbd://${host}:${port}/${encodeURIComponent(name)}`;
-}

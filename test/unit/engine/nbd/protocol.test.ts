@@ -10,7 +10,6 @@ import {
   NbdError,
   NbdInfo,
   NbdOption,
-  nbdUri,
   STRING_BYTES_MAX,
   selectsAllocation,
   swap32,
@@ -146,9 +145,4 @@ describe("error payloads", () => {
       expect((NbdBytes.CHUNK + payload.byteLength) % 4).toBe(0);
     }
   });
-});
-
-test("share URIs bracket IPv6 and escape names", () => {
-  expect(nbdUri("127.0.0.1", 10809, "volume")).toBe("nbd://127.0.0.1:10809/volume");
-  expect(nbdUri("::1", 1, "a b/c")).toBe("nbd://[::1]:1/a%20b%2Fc");
 });
