@@ -3,6 +3,7 @@
  * reactors, which own everything else. It decides nothing: it does what it is told and reports.
  */
 import { randomUUID } from "node:crypto";
+import { join } from "node:path";
 import { closeFd, Errno, listenTcp, localAddress, NativeError } from "../../ffi/index.ts";
 import { TrilithError } from "../errors.ts";
 import type { Log } from "../ops/log.ts";
@@ -11,9 +12,15 @@ import { engineHandlers } from "./main/handlers.ts";
 import { Routes } from "./main/routes.ts";
 import { ReactorGroup } from "./reactor/group.ts";
 import { LISTEN_BACKLOG } from "./reactor/limits.ts";
+import { openFileRecorder, openHttpRecorder } from "./recorder.ts";
 import { engineApp } from "./rpc.ts";
 import { type EngineSettings, isAnyAddress } from "./settings.ts";
 import type { MainMethods, ShardOptions } from "./shard/methods.ts";
+
+/** The engine's own recorder, in its data directory. */
+const RECORDER_FILE = "records.sqlite";
+/** A recorder that does not answer by then is asked again by the nexus. */
+const RECORDER_TIMEOUT_MS = 5_000;
 
 export interface EngineOptions {
   readonly settings: EngineSettings;
@@ -115,6 +122,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const sockets = new Sockets();
   sockets.open(settings);
   const servers: Server[] = [];
+  const recorder =
+    settings.recorder === null
+      ? openFileRecorder(join(settings.dataDir, RECORDER_FILE), () => new Date())
+      : openHttpRecorder(settings.recorder, RECORDER_TIMEOUT_MS);
   const routes = new Routes(
     sockets.nvmf.map(({ address, port }) => ({
       address: isAnyAddress(address) ? settings.address : address,
@@ -138,6 +149,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       routes.remove(served, index);
       await group.callAll("setRoutes", routes.table);
     },
+    record: (record) => recorder.record(record),
   });
   const group: ReactorGroup = new ReactorGroup({
     serve,
@@ -152,6 +164,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     await Promise.all(servers.map((server) => server.stop(true)));
     await group.stop();
     sockets.close();
+    recorder.close();
   };
 
   try {
@@ -163,6 +176,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
         settings,
         group,
         events,
+        recorder,
         instanceUuid,
         startedAt,
         endpoints: () => ({

@@ -7,8 +7,11 @@ import { TrilithError } from "../../errors.ts";
 import { buildInfo } from "../../version.ts";
 import { parseBdevUri } from "../bdev/uri.ts";
 import type { ReactorGroup } from "../reactor/group.ts";
+import { type Recorder, recorderHandlers } from "../recorder.ts";
 import type { EngineHandlers, EngineRequest, EngineResult } from "../rpc/contract.ts";
+import type { FaultTarget } from "../rpc/faults.ts";
 import type { EngineInfo } from "../rpc/info.ts";
+import type { nexusRoutes } from "../rpc/nexuses.ts";
 import { Serial } from "../serial.ts";
 import type { EngineSettings } from "../settings.ts";
 import { bdevNameOf } from "../shard/bdevs.ts";
@@ -21,10 +24,14 @@ export interface EngineState {
   readonly settings: EngineSettings;
   readonly group: ReactorGroup;
   readonly events: EventLog;
+  readonly recorder: Recorder;
   readonly instanceUuid: string;
   readonly startedAt: Date;
   readonly endpoints: () => Pick<EngineInfo, "nvmf" | "discovery" | "nbd" | "rpc">;
 }
+
+/** Routes about one nexus, which name it by `uuid`. */
+type NexusRoute = Exclude<keyof typeof nexusRoutes, "listNexuses">;
 
 class Dispatch {
   readonly #group: ReactorGroup;
@@ -38,6 +45,13 @@ class Dispatch {
     const found = await this.#group.callAll("find", { kind, key });
     const index = found.indexOf(true);
     return index < 0 ? undefined : index;
+  }
+
+  /** Reactor of a thing that must exist. */
+  async require(kind: ObjectKind, key: string): Promise<number> {
+    const index = await this.find(kind, key);
+    if (index === undefined) throw new TrilithError("NotFound", `there is no ${kind} "${key}"`);
+    return index;
   }
 
   async leastLoaded(): Promise<number> {
@@ -60,10 +74,7 @@ class Dispatch {
     keyOf: (request: EngineRequest<K>) => string,
   ): (request: EngineRequest<K>) => Promise<EngineResult<K>> {
     return async (request) => {
-      const key = keyOf(request);
-      const index = await this.find(kind, key);
-      if (index === undefined) throw new TrilithError("NotFound", `there is no ${kind} "${key}"`);
-      return this.call(index, method, request);
+      return this.call(await this.require(kind, keyOf(request)), method, request);
     };
   }
 
@@ -103,16 +114,16 @@ function bdevHandlers(dispatch: Dispatch) {
     listBlockDevices: async ({ all }) => listBlockDevices(all),
     createBdev: dispatch.toPlace(
       "createBdev",
-      "bdev",
+      "device",
       ({ uri }) => bdevNameOf(parseBdevUri(uri)),
       () => dispatch.leastLoaded(),
     ),
     listBdevs: dispatch.toAll("listBdevs"),
-    getBdev: dispatch.toOwner("getBdev", "bdev", nameOf),
-    destroyBdev: dispatch.toOwner("destroyBdev", "bdev", nameOf),
-    shareBdevNvmf: dispatch.toOwner("shareBdevNvmf", "bdev", nameOf),
-    shareBdevNbd: dispatch.toOwner("shareBdevNbd", "bdev", nameOf),
-    unshareBdev: dispatch.toOwner("unshareBdev", "bdev", nameOf),
+    getBdev: dispatch.toOwner("getBdev", "device", nameOf),
+    destroyBdev: dispatch.toOwner("destroyBdev", "device", nameOf),
+    shareBdevNvmf: dispatch.toOwner("shareBdevNvmf", "device", nameOf),
+    shareBdevNbd: dispatch.toOwner("shareBdevNbd", "device", nameOf),
+    unshareBdev: dispatch.toOwner("unshareBdev", "device", nameOf),
     listSubsystems: dispatch.toAll("listSubsystems"),
     listNbdExports: dispatch.toAll("listNbdExports"),
   } satisfies Partial<EngineHandlers>;
@@ -167,8 +178,147 @@ function infoHandlers(state: EngineState) {
   } satisfies Partial<EngineHandlers>;
 }
 
+function poolHandlers(dispatch: Dispatch) {
+  const nameOf = ({ name }: { name: string }): string => name;
+  const uuidOf = ({ uuid }: { uuid: string }): string => uuid;
+  const leastLoaded = () => dispatch.leastLoaded();
+  return {
+    createPool: dispatch.toPlace("createPool", "pool", nameOf, leastLoaded),
+    importPool: dispatch.toPlace("importPool", "pool", nameOf, leastLoaded),
+    exportPool: dispatch.toOwner("exportPool", "pool", nameOf),
+    destroyPool: dispatch.toOwner("destroyPool", "pool", nameOf),
+    growPool: dispatch.toOwner("growPool", "pool", nameOf),
+    listPools: dispatch.toAll("listPools"),
+    getPool: dispatch.toOwner("getPool", "pool", nameOf),
+    checkPool: async (request) => dispatch.call(await leastLoaded(), "checkPool", request),
+    createReplica: dispatch.toPlace("createReplica", "replica", uuidOf, ({ poolName }) =>
+      dispatch.require("pool", poolName),
+    ),
+    destroyReplica: dispatch.toOwner("destroyReplica", "replica", uuidOf),
+    listReplicas: dispatch.toAll("listReplicas"),
+    getReplica: dispatch.toOwner("getReplica", "replica", uuidOf),
+    resizeReplica: dispatch.toOwner("resizeReplica", "replica", uuidOf),
+    setReplicaAttributes: dispatch.toOwner("setReplicaAttributes", "replica", uuidOf),
+    shareReplicaNvmf: dispatch.toOwner("shareReplicaNvmf", "replica", uuidOf),
+    shareReplicaNbd: dispatch.toOwner("shareReplicaNbd", "replica", uuidOf),
+    unshareReplica: dispatch.toOwner("unshareReplica", "replica", uuidOf),
+    wipeReplica: dispatch.toOwner("wipeReplica", "replica", uuidOf),
+    createSnapshot: dispatch.toPlace("createSnapshot", "snapshot", uuidOf, ({ sourceUuid }) =>
+      dispatch.require("replica", sourceUuid),
+    ),
+    destroySnapshot: dispatch.toOwner("destroySnapshot", "snapshot", uuidOf),
+    listSnapshots: dispatch.toAll("listSnapshots"),
+    getSnapshot: dispatch.toOwner("getSnapshot", "snapshot", uuidOf),
+    createClone: dispatch.toPlace(
+      "createClone",
+      "replica",
+      ({ cloneUuid }) => cloneUuid,
+      ({ uuid }) => dispatch.require("snapshot", uuid),
+    ),
+    listClones: dispatch.toOwner("listClones", "snapshot", uuidOf),
+  } satisfies Partial<EngineHandlers>;
+}
+
+/** Name in a `bdev:///` URI of a child; undefined for children that are opened anew. */
+function localNameOf(uri: string): string | undefined {
+  const parsed = parseBdevUri(uri);
+  return parsed.driver === "bdev" ? parsed.name : undefined;
+}
+
+/** Where the first local child of a nexus lives, else the reactor with the least to do. */
+async function placeNexus(
+  dispatch: Dispatch,
+  { children }: EngineRequest<"createNexus">,
+): Promise<number> {
+  for (const { uri } of children) {
+    const name = localNameOf(uri);
+    if (name === undefined) continue;
+    const index = (await dispatch.find("replica", name)) ?? (await dispatch.find("device", name));
+    if (index !== undefined) return index;
+  }
+  return dispatch.leastLoaded();
+}
+
+function nexusHandlers(dispatch: Dispatch) {
+  const uuidOf = ({ uuid }: { uuid: string }): string => uuid;
+  const toNexus = <K extends NexusRoute>(method: K) =>
+    dispatch.toOwner(method, "nexus", uuidOf as (request: EngineRequest<K>) => string);
+  return {
+    createNexus: dispatch.toPlace("createNexus", "nexus", uuidOf, (request) =>
+      placeNexus(dispatch, request),
+    ),
+    destroyNexus: toNexus("destroyNexus"),
+    shutdownNexus: toNexus("shutdownNexus"),
+    listNexuses: dispatch.toAll("listNexuses"),
+    getNexus: toNexus("getNexus"),
+    resizeNexus: toNexus("resizeNexus"),
+    pauseNexus: toNexus("pauseNexus"),
+    resumeNexus: toNexus("resumeNexus"),
+    shareNexusNvmf: toNexus("shareNexusNvmf"),
+    shareNexusNbd: toNexus("shareNexusNbd"),
+    unshareNexus: toNexus("unshareNexus"),
+    getNexusAnaState: toNexus("getNexusAnaState"),
+    setNexusAnaState: toNexus("setNexusAnaState"),
+    addNexusChild: toNexus("addNexusChild"),
+    removeNexusChild: toNexus("removeNexusChild"),
+    onlineNexusChild: toNexus("onlineNexusChild"),
+    offlineNexusChild: toNexus("offlineNexusChild"),
+    faultNexusChild: toNexus("faultNexusChild"),
+    startRebuild: toNexus("startRebuild"),
+    stopRebuild: toNexus("stopRebuild"),
+    pauseRebuild: toNexus("pauseRebuild"),
+    resumeRebuild: toNexus("resumeRebuild"),
+    getRebuild: toNexus("getRebuild"),
+    listRebuilds: toNexus("listRebuilds"),
+    configureRebuilds: toNexus("configureRebuilds"),
+  } satisfies Partial<EngineHandlers>;
+}
+
+/** Kind and key of the thing that a fault is injected into. */
+function faultOwner(target: FaultTarget): { kind: ObjectKind; key: string } {
+  switch (target.kind) {
+    case "bdev":
+      return { kind: "device", key: target.name };
+    case "pool":
+      return { kind: "pool", key: target.name };
+    case "replica":
+      return { kind: "replica", key: target.uuid };
+    case "nexus":
+      return { kind: "nexus", key: target.uuid };
+    case "child":
+      return { kind: "nexus", key: target.nexusUuid };
+  }
+}
+
+function testHandlers(state: EngineState, dispatch: Dispatch) {
+  const idOf = ({ id }: { id: string }): string => id;
+  return {
+    listStats: dispatch.toAll("listStats"),
+    resetStats: async (request) => {
+      await state.group.callAll("resetStats", request);
+      return undefined;
+    },
+    createFault: dispatch.toPlace("createFault", "fault", idOf, ({ target }) => {
+      const { kind, key } = faultOwner(target);
+      return dispatch.require(kind, key);
+    }),
+    listFaults: dispatch.toAll("listFaults"),
+    destroyFault: dispatch.toOwner("destroyFault", "fault", idOf),
+  } satisfies Partial<EngineHandlers>;
+}
+
 /** All handlers of the engine's API. */
 export function engineHandlers(state: EngineState): EngineHandlers {
   const dispatch = new Dispatch(state.group);
-  return { ...infoHandlers(state), ...bdevHandlers(dispatch) };
+  const { listRecords, getRecord, deleteRecord } = recorderHandlers(state.recorder);
+  return {
+    ...infoHandlers(state),
+    ...bdevHandlers(dispatch),
+    ...poolHandlers(dispatch),
+    ...nexusHandlers(dispatch),
+    ...testHandlers(state, dispatch),
+    listRecords,
+    getRecord,
+    deleteRecord,
+  };
 }

@@ -133,7 +133,8 @@ export class ReactorGroup {
 
   /** Has every reactor end what it serves, then ends the loops and threads. */
   async stop(): Promise<void> {
-    await this.callAll("drain", {});
+    await this.callAll("drainFront", {});
+    await this.callAll("drainDevices", {});
     this.#stopping = true;
     for (const { mailbox } of this.#members) mailbox.tell("stop", {});
     await Promise.all(this.#members.map(({ ended }) => ended));

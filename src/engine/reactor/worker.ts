@@ -79,6 +79,7 @@ const reactor = new Reactor({
 const shard: Shard = new Shard(reactor, options, {
   call: (method, what) => mailbox.call(method, what as never) as never,
   tell,
+  clockMs: () => Date.now(),
   stop: () => {
     reactor.background(doorbell.close().then(() => reactor.stop()));
   },

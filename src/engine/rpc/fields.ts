@@ -60,7 +60,11 @@ export const QueryCount = v.pipe(
 );
 
 /** Hosts that may connect, by NQN; absent: every host. */
-export const AllowedHosts = v.pipe(v.array(Nqn), v.maxLength(64));
+export const AllowedHosts = v.pipe(
+  v.array(Nqn),
+  v.minLength(1, "no host at all; leave it out to admit every host, or end the share"),
+  v.maxLength(64),
+);
 
 /** Controller ids that a subsystem gives out, both ends included. */
 export const ControllerIds = v.pipe(

@@ -5,6 +5,7 @@ import { openBdev } from "../bdev/open.ts";
 import { type BdevUri, parseBdevUri } from "../bdev/uri.ts";
 import type { Bdev as BdevBody } from "../rpc/bdevs.ts";
 import { Serial } from "../serial.ts";
+import { BDEVS_MAX } from "./limits.ts";
 import type { ShardMethods } from "./methods.ts";
 import type { ShardContext } from "./shard.ts";
 import type { Shares } from "./shares.ts";
@@ -37,6 +38,8 @@ type BdevMethods = Pick<
 
 interface Open {
   readonly bdev: Bdev;
+  /** Nexuses that have it as a child. */
+  users: number;
   /** URI as it was asked for: asking for it again confirms. */
   readonly asked: string;
 }
@@ -92,6 +95,16 @@ export class Bdevs {
     return open.bdev;
   }
 
+  /** Notes that a nexus uses the device; returns what ends that. */
+  use(name: string): () => void {
+    const open = this.#open.get(name);
+    if (open === undefined) throw new TrilithError("NotFound", `no open device is named "${name}"`);
+    open.users++;
+    return () => {
+      open.users--;
+    };
+  }
+
   async #create(asked: string): Promise<BdevBody> {
     const uri = parseBdevUri(asked);
     if (uri.driver === "bdev") {
@@ -114,6 +127,9 @@ export class Bdevs {
           "destroy it first, or ask for it with the same parameters",
         );
       }
+      if (this.#open.size >= BDEVS_MAX) {
+        throw new TrilithError("ResourceExhausted", `${BDEVS_MAX} devices are open on a reactor`);
+      }
       const { reactor, options } = this.#context;
       reactor.activity = `opening ${name}`;
       const bdev = await openBdev(reactor, uri, { host: options.host });
@@ -126,7 +142,7 @@ export class Bdevs {
           this.#tell({ kind: "bdev-resized", subject, message: "", fields });
         }
       });
-      this.#open.set(name, { bdev, asked });
+      this.#open.set(name, { bdev, asked, users: 0 });
       return this.#describe(bdev);
     });
   }
@@ -140,14 +156,18 @@ export class Bdevs {
     if (this.#shares.sharesOf(bdev).length > 0) {
       throw new TrilithError("InUse", `device "${name}" is shared`, "unshare it first");
     }
-    await bdev.close();
+    if (this.#open.get(name)!.users > 0) {
+      throw new TrilithError("InUse", `device "${name}" is a child of a nexus`);
+    }
     this.#open.delete(name);
+    await bdev.close();
     return undefined;
   }
 
   #describe(bdev: Bdev): BdevBody {
     return {
-      name: bdev.name,
+      // What the paths of the API know it by; a device may have a fuller name for its log lines.
+      name: bdevNameOf(parseBdevUri(bdev.uri)),
       uuid: bdev.uuid,
       uri: bdev.uri,
       driver: bdev.driver,

@@ -3,8 +3,9 @@
 import type { LogLevel } from "../../ops/log.ts";
 import type { NvmeHost } from "../bdev/open.ts";
 import type { NbdHandedOver } from "../nbd/server.ts";
+import type { NexusRecord } from "../nexus/index.ts";
 import type { Serves } from "../reactor/mailbox.ts";
-import type { EngineHandlers } from "../rpc/contract.ts";
+import type { EngineHandlers, EngineMethod } from "../rpc/contract.ts";
 import type { EngineEvent, ReactorState } from "../rpc/info.ts";
 import type { DiscoveryData } from "../target/discovery.ts";
 import type { HandedOver } from "../target/target.ts";
@@ -24,20 +25,22 @@ export interface ShardOptions {
   readonly nbdPort: number | null;
 }
 
-/** Kinds of things that live on one reactor and are found by a key. */
-export type ObjectKind = "bdev";
+/** Kinds of things that live on one reactor and are found by a key: as they are called in errors. */
+export type ObjectKind = "device" | "pool" | "replica" | "snapshot" | "nexus" | "fault";
+
+/** Routes of the API that the main thread carries out itself; all others go to reactors. */
+export type MainRoute =
+  | "getInfo"
+  | "getSettings"
+  | "getUsage"
+  | "listEvents"
+  | "listBlockDevices"
+  | "listRecords"
+  | "getRecord"
+  | "deleteRecord";
 
 /** Routes of the API that a reactor carries out for what it owns. */
-export type ShardRoute =
-  | "createBdev"
-  | "listBdevs"
-  | "getBdev"
-  | "destroyBdev"
-  | "shareBdevNvmf"
-  | "shareBdevNbd"
-  | "unshareBdev"
-  | "listSubsystems"
-  | "listNbdExports";
+export type ShardRoute = Exclude<EngineMethod, MainRoute>;
 
 /** A subsystem (by NQN) or an NBD export (by name). */
 export interface Served {
@@ -65,8 +68,10 @@ export interface ShardControl {
   setRoutes(input: ServedRoutes): Promise<void>;
   takeOverNvmf(moved: HandedOver): Promise<void>;
   takeOverNbd(moved: NbdHandedOver): Promise<void>;
-  /** Ends everything in order; afterwards nothing is open, connected or outstanding. */
-  drain(input: Record<string, never>): Promise<void>;
+  /** Ends what serves hosts, in order: listeners, connections, nexuses. */
+  drainFront(input: Record<string, never>): Promise<void>;
+  /** Closes pools and devices; no nexus of any reactor is left. */
+  drainDevices(input: Record<string, never>): Promise<void>;
   /** Ends the loop. */
   stop(input: Record<string, never>): Promise<void>;
 }
@@ -94,6 +99,8 @@ export interface MainMethods {
   announce(served: Served & { readonly hosts: readonly string[] | undefined }): Promise<void>;
   /** Something is not served any more. */
   withdraw(served: Served): Promise<void>;
+  /** Durably records which children of a volume are healthy; see `FaultRecorder`. */
+  record(record: NexusRecord): Promise<void>;
 }
 
 // Both are usable by a mailbox: functions of one plain argument.

@@ -9,13 +9,19 @@ import { NbdServer } from "../nbd/server.ts";
 import { LOG_LINES_PER_SEC } from "../reactor/limits.ts";
 import type { Reactor } from "../reactor/reactor.ts";
 import { recvBuffersOf } from "../reactor/tcp-stream.ts";
+import type { ReactorState } from "../rpc/info.ts";
 import { H2C_DATA_BYTES_DEFAULT } from "../target/limits.ts";
 import { Target } from "../target/target.ts";
 import { Bdevs } from "./bdevs.ts";
-import type { MainMethods, ShardEvent, ShardMethods, ShardOptions } from "./methods.ts";
+import { ChildOpener } from "./children.ts";
+import { Faults } from "./faults.ts";
+import type { MainMethods, ObjectKind, ShardEvent, ShardMethods, ShardOptions } from "./methods.ts";
+import { Nexuses } from "./nexuses.ts";
+import { Replicas } from "./replicas.ts";
 import { discoveryNqnOf, MODEL, Shares, serialOf } from "./shares.ts";
+import { Stats } from "./stats.ts";
 
-/** The way to the main thread. */
+/** The way to the main thread, and what the thread gives. */
 export interface MainLink {
   call<K extends keyof MainMethods>(
     method: K,
@@ -24,6 +30,8 @@ export interface MainLink {
   tell<K extends keyof MainMethods>(method: K, input: Parameters<MainMethods[K]>[0]): void;
   /** Ends the loop after the messages that were posted. */
   stop(): void;
+  /** Milliseconds since 1970. */
+  clockMs(): number;
 }
 
 /** What the parts of a shard need of each other. */
@@ -33,6 +41,8 @@ export interface ShardContext {
   readonly log: Log;
   readonly main: MainLink;
   readonly event: (event: ShardEvent) => void;
+  /** Milliseconds since 1970. */
+  readonly clockMs: () => number;
 }
 
 /** Passes log lines on to the main thread, at most so many in a second. */
@@ -61,12 +71,17 @@ export class Shard {
   readonly #nbd: NbdServer;
   readonly #shares: Shares;
   readonly #bdevs: Bdevs;
+  readonly #replicas: Replicas;
+  readonly #nexuses: Nexuses;
+  readonly #faults: Faults;
+  readonly #stats: Stats;
 
   constructor(reactor: Reactor, options: ShardOptions, main: MainLink) {
     const log = boundedLog(reactor, main);
     const event = (what: ShardEvent): void => main.tell("event", what);
-    this.#context = { reactor, options, log, main, event };
+    const context = { reactor, options, log, main, event, clockMs: () => main.clockMs() };
     const buffers = recvBuffersOf(reactor);
+    this.#context = context;
     this.#target = new Target(reactor, buffers, {
       h2cDataBytes: H2C_DATA_BYTES_DEFAULT,
       firmware: buildInfo.version,
@@ -82,8 +97,15 @@ export class Shard {
       log,
       handOver: (moved) => main.tell("handOverNbd", moved),
     });
-    this.#shares = new Shares(this.#context, this.#target, this.#nbd);
-    this.#bdevs = new Bdevs(this.#context, this.#shares);
+    this.#shares = new Shares(context, this.#target, this.#nbd);
+    this.#bdevs = new Bdevs(context, this.#shares);
+    this.#replicas = new Replicas(context, this.#shares);
+    const children = new ChildOpener(context, this.#bdevs, this.#replicas);
+    this.#nexuses = new Nexuses(context, this.#shares, children);
+    const things = { bdevs: this.#bdevs, replicas: this.#replicas, nexuses: this.#nexuses };
+    this.#faults = new Faults(context, things);
+    children.onOpened = (uri, bdev) => this.#faults.childOpened(uri, bdev);
+    this.#stats = new Stats(context, this.#shares, things);
     this.methods = this.#makeMethods();
   }
 
@@ -95,8 +117,8 @@ export class Shard {
         for (const fd of nvmf) target.listen(fd);
         for (const fd of nbd) this.#nbd.listen(fd);
       },
-      find: async ({ key }) => this.#bdevs.has(key),
-      load: async () => this.#bdevs.count,
+      find: async ({ kind, key }) => this.#has(kind, key),
+      load: async () => this.#bdevs.count + this.#replicas.pools.count + this.#nexuses.count,
       state: async () => this.#state(),
       setRoutes: async ({ nvmf, nbd, discovery }) => {
         target.setRoutes(nvmf);
@@ -105,14 +127,36 @@ export class Shard {
       },
       takeOverNvmf: async (moved) => target.takeOver(moved),
       takeOverNbd: async (moved) => this.#nbd.takeOver(moved),
-      drain: () => this.#drain(),
+      drainFront: () => this.#drainFront(),
+      drainDevices: () => this.#drainDevices(),
       stop: async () => main.stop(),
       ...this.#bdevs.methods,
       ...this.#shares.methods,
+      ...this.#replicas.pools.methods,
+      ...this.#replicas.methods,
+      ...this.#nexuses.methods,
+      ...this.#faults.methods,
+      ...this.#stats.methods,
     };
   }
 
-  #state() {
+  #has(kind: ObjectKind, key: string): boolean {
+    switch (kind) {
+      case "device":
+        return this.#bdevs.has(key);
+      case "pool":
+        return this.#replicas.pools.has(key);
+      case "replica":
+      case "snapshot":
+        return this.#replicas.has(key);
+      case "nexus":
+        return this.#nexuses.has(key);
+      case "fault":
+        return this.#faults.has(key);
+    }
+  }
+
+  #state(): ReactorState {
     const { reactor, options } = this.#context;
     const { arena, io, stats } = reactor;
     return {
@@ -129,14 +173,22 @@ export class Shard {
       connections: this.#target.connections.size + this.#nbd.connections.size,
       heapBytes: heapStats().heapSize,
       bdevs: this.#bdevs.count,
-      pools: 0,
-      nexuses: 0,
+      pools: this.#replicas.pools.count,
+      nexuses: this.#nexuses.count,
       subsystems: this.#shares.subsystemCount,
     };
   }
 
-  async #drain(): Promise<void> {
-    await this.#shares.closeAll();
+  /** Stops serving: listeners, connections, nexuses. What the nexuses stand on is still there. */
+  async #drainFront(): Promise<void> {
+    this.#faults.releaseAll();
+    // Requests that wait in a nexus end when it closes, and connections only then.
+    await Promise.all([this.#shares.closeAll(), this.#nexuses.closeAll()]);
+  }
+
+  /** Closes pools and devices, once no nexus of any reactor uses them. */
+  async #drainDevices(): Promise<void> {
+    await this.#replicas.pools.closeAll();
     await this.#bdevs.closeAll();
   }
 }

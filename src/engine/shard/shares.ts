@@ -5,6 +5,7 @@ import { AnaState } from "../../nvme/constants.ts";
 import { type Bdev, bdevBytes } from "../bdev/bdev.ts";
 import type { NbdExport } from "../nbd/export.ts";
 import type { NbdServer } from "../nbd/server.ts";
+import type { IoStatistics } from "../reactor/io-statistics.ts";
 import type { AnaStateName, Share } from "../rpc/fields.ts";
 import type {
   NbdExport as NbdExportBody,
@@ -13,8 +14,10 @@ import type {
   ShareProtocol,
   Subsystem as SubsystemBody,
 } from "../rpc/shares.ts";
+import type { Reservations } from "../target/reservations.ts";
 import { Subsystem } from "../target/subsystem.ts";
 import type { Target } from "../target/target.ts";
+import type { VendorCommands } from "../target/vendor.ts";
 import type { ShardMethods } from "./methods.ts";
 import type { ShardContext } from "./shard.ts";
 
@@ -57,6 +60,13 @@ function uriHost(address: string): string {
 function sameHosts(a: ReadonlySet<string> | undefined, b: readonly string[] | undefined): boolean {
   if (a === undefined || b === undefined) return a === b;
   return a.size === new Set(b).size && b.every((host) => a.has(host));
+}
+
+/** What the owner of a device adds to its namespace. */
+export interface NamespaceHooks {
+  readonly thin?: boolean;
+  readonly reservations?: Reservations;
+  readonly vendor?: VendorCommands;
 }
 
 interface Shared {
@@ -115,11 +125,16 @@ export class Shares {
   }
 
   /**
-   * Serves a device over NVMe/TCP; `identity` is the UUID that NQN and serial number are made of.
+   * Serves a device over NVMe/TCP; `hooks` go with a replica; `identity` is the UUID that NQN and serial number are made of.
    * A device that is served already keeps its subsystem: who may connect and the ANA state change,
    * another NQN or range of controller ids is `Conflict`.
    */
-  async nvmf(bdev: Bdev, identity: string, options: ShareNvmf): Promise<void> {
+  async nvmf(
+    bdev: Bdev,
+    identity: string,
+    options: ShareNvmf,
+    hooks: NamespaceHooks = {},
+  ): Promise<void> {
     const nqn = options.nqn ?? nqnOf(identity);
     const present = this.#shared.get(bdev)?.subsystem;
     if (present !== null && present !== undefined) {
@@ -134,6 +149,9 @@ export class Shares {
         hosts: options.allowedHosts,
         controllerIds: options.controllerIds ?? CONTROLLER_IDS,
         anaState: anaStates[options.anaState ?? "optimized"],
+        namespace: { uuid: bdev.uuid, thin: hooks.thin ?? false },
+        reservations: hooks.reservations,
+        vendor: hooks.vendor,
       },
       bdev,
     );
@@ -207,6 +225,26 @@ export class Shares {
     return shared;
   }
 
+  #subsystemOf(bdev: Bdev): Subsystem {
+    const subsystem = this.#shared.get(bdev)?.subsystem;
+    if (subsystem != null) return subsystem;
+    throw new TrilithError(
+      "FailedPrecondition",
+      `"${bdev.name}" is not shared over NVMe/TCP`,
+      "share it first",
+    );
+  }
+
+  /** `FailedPrecondition` when the device is not served over NVMe/TCP. */
+  anaStateOf(bdev: Bdev): AnaStateName {
+    return anaNameOf(this.#subsystemOf(bdev).anaState);
+  }
+
+  /** `FailedPrecondition` when the device is not served over NVMe/TCP. */
+  setAnaState(bdev: Bdev, state: AnaStateName): void {
+    this.#subsystemOf(bdev).setAnaState(anaStates[state]);
+  }
+
   /** Stops serving a device by one protocol. `NotFound` when it is not served that way. */
   async unshare(bdev: Bdev, protocol: ShareProtocol): Promise<void> {
     const shared = this.#shared.get(bdev);
@@ -247,6 +285,25 @@ export class Shares {
     if (shared == null) return;
     if (shared.subsystem !== null) await this.#removeSubsystem(shared);
     if (shared.nbd !== null) await this.#removeNbd(shared);
+  }
+
+  /** Counters of everything that is served. */
+  statistics(): { kind: "subsystem" | "nbd"; name: string; statistics: IoStatistics }[] {
+    const list: { kind: "subsystem" | "nbd"; name: string; statistics: IoStatistics }[] = [];
+    for (const { subsystem, nbd } of this.#shared.values()) {
+      if (subsystem !== null) {
+        const { statistics } = subsystem.namespace;
+        list.push({ kind: "subsystem", name: subsystem.nqn, statistics });
+      }
+      if (nbd !== null) list.push({ kind: "nbd", name: nbd.name, statistics: nbd.statistics });
+    }
+    return list;
+  }
+
+  /** Counters of what hosts ask of one device, over all protocols. */
+  statisticsOf(bdev: Bdev): IoStatistics[] {
+    const { subsystem, nbd } = this.#shared.get(bdev) ?? { subsystem: null, nbd: null };
+    return [subsystem?.namespace.statistics, nbd?.statistics].filter((s) => s !== undefined);
   }
 
   /** Stops listening and ends every connection. */

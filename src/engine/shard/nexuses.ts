@@ -1,0 +1,366 @@
+/** Nexuses of one reactor: opened, published, changed, closed and reported. */
+import { TrilithError } from "../../errors.ts";
+import {
+  type Nexus,
+  type NexusContext,
+  type NexusEvent,
+  NexusRequests,
+  openNexus,
+  REBUILD_ARENA_SHARE,
+  RebuildMemory,
+  type RebuildRecord,
+} from "../nexus/index.ts";
+import type { Nexus as NexusBody, Rebuild as RebuildBody } from "../rpc/nexuses.ts";
+import { Serial } from "../serial.ts";
+import type { ChildOpener } from "./children.ts";
+import { NEXUSES_MAX } from "./limits.ts";
+import type { ShardMethods } from "./methods.ts";
+import type { ShardContext } from "./shard.ts";
+import type { Shares } from "./shares.ts";
+
+type NexusMethods = Pick<
+  ShardMethods,
+  | "createNexus"
+  | "destroyNexus"
+  | "shutdownNexus"
+  | "listNexuses"
+  | "getNexus"
+  | "resizeNexus"
+  | "pauseNexus"
+  | "resumeNexus"
+  | "shareNexusNvmf"
+  | "shareNexusNbd"
+  | "unshareNexus"
+  | "getNexusAnaState"
+  | "setNexusAnaState"
+  | "addNexusChild"
+  | "removeNexusChild"
+  | "onlineNexusChild"
+  | "offlineNexusChild"
+  | "faultNexusChild"
+  | "startRebuild"
+  | "stopRebuild"
+  | "pauseRebuild"
+  | "resumeRebuild"
+  | "getRebuild"
+  | "listRebuilds"
+  | "configureRebuilds"
+>;
+
+type Create = Parameters<NexusMethods["createNexus"]>[0];
+
+interface Open {
+  readonly nexus: Nexus;
+  /** URIs of the children that it was asked for with. */
+  readonly childUris: readonly string[];
+  /** Size that it was asked for with. */
+  readonly sizeBytes: number | undefined;
+  isShutdown: boolean;
+}
+
+function rebuildBody(record: RebuildRecord): RebuildBody {
+  const { etaMs, endTimeMs, error, blocksTotal, blocksRecovered } = record;
+  return {
+    ...record,
+    progressPercent: blocksTotal === 0 ? 100 : Math.floor((blocksRecovered * 100) / blocksTotal),
+    etaMs: etaMs ?? null,
+    endTimeMs: endTimeMs ?? null,
+    error: error ?? null,
+  };
+}
+
+export class Nexuses {
+  readonly methods: NexusMethods;
+  readonly #context: ShardContext;
+  readonly #nexusContext: NexusContext;
+  readonly #shares: Shares;
+  readonly #open = new Map<string, Open>();
+  readonly #serial = new Serial();
+
+  constructor(context: ShardContext, shares: Shares, children: ChildOpener) {
+    const { reactor, main } = context;
+    this.#context = context;
+    this.#shares = shares;
+    this.#nexusContext = {
+      reactor,
+      requests: new NexusRequests(reactor.io),
+      rebuildMemory: new RebuildMemory(reactor.arena.byteLength / REBUILD_ARENA_SHARE),
+      openChild: (uri) => children.open(uri),
+      recorder: { record: (record) => main.call("record", record) },
+      onEvent: (uuid, event) => this.#onEvent(uuid, event),
+      clockMs: context.clockMs,
+    };
+    this.methods = { ...this.#lifeMethods(), ...this.#childMethods(), ...this.#rebuildMethods() };
+  }
+
+  #lifeMethods() {
+    return {
+      createNexus: (request) => this.#serial.run(request.uuid, () => this.#create(request)),
+      destroyNexus: ({ uuid }) => this.#serial.run(uuid, () => this.#destroy(uuid)),
+      shutdownNexus: ({ uuid }) =>
+        this.#serial.run(uuid, async () => {
+          await this.#shutdown(this.#find(uuid));
+          return this.#describe(this.#find(uuid));
+        }),
+      listNexuses: async ({ volumeUuid, name }) =>
+        [...this.#open.values()]
+          .map((open) => this.#describe(open))
+          .filter((body) => volumeUuid === undefined || body.volumeUuid === volumeUuid)
+          .filter((body) => name === undefined || body.name === name),
+      getNexus: async ({ uuid }) => this.#describe(this.#find(uuid)),
+      resizeNexus: ({ uuid, sizeBytes }) => this.#changed(uuid, (nexus) => nexus.resize(sizeBytes)),
+      pauseNexus: ({ uuid }) => this.#changed(uuid, (nexus) => nexus.pause()),
+      resumeNexus: ({ uuid }) => this.#changed(uuid, async (nexus) => nexus.resume()),
+      shareNexusNvmf: ({ uuid, ...options }) =>
+        this.#changed(uuid, (nexus) => this.#shares.nvmf(nexus, nexus.uuid, options)),
+      shareNexusNbd: ({ uuid, ...options }) =>
+        this.#changed(uuid, (nexus) => this.#shares.nbd(nexus, nexus.uuid, options)),
+      unshareNexus: ({ uuid, protocol }) =>
+        this.#changed(uuid, (nexus) => this.#shares.unshare(nexus, protocol)),
+      getNexusAnaState: async ({ uuid }) => ({
+        anaState: this.#shares.anaStateOf(this.#find(uuid).nexus),
+      }),
+      setNexusAnaState: ({ uuid, anaState }) =>
+        this.#serial.run(uuid, async () => {
+          this.#shares.setAnaState(this.#find(uuid).nexus, anaState);
+          return { anaState };
+        }),
+    } satisfies Partial<NexusMethods>;
+  }
+
+  #childMethods() {
+    return {
+      addNexusChild: ({ uuid, childUri }) =>
+        this.#changed(uuid, (nexus) => nexus.addChild(childUri)),
+      removeNexusChild: ({ uuid, childUri }) =>
+        this.#changed(uuid, (nexus) => nexus.removeChild(childUri)),
+      onlineNexusChild: ({ uuid, childUri }) =>
+        this.#changed(uuid, (nexus) => nexus.onlineChild(childUri)),
+      offlineNexusChild: ({ uuid, childUri }) =>
+        this.#changed(uuid, (nexus) => nexus.offlineChild(childUri, "offline")),
+      faultNexusChild: ({ uuid, childUri }) =>
+        this.#changed(uuid, (nexus) => nexus.offlineChild(childUri, "by-client")),
+    } satisfies Partial<NexusMethods>;
+  }
+
+  #rebuildMethods() {
+    return {
+      startRebuild: ({ uuid, childUri }) =>
+        this.#changed(uuid, (nexus) => nexus.onlineChild(childUri)),
+      stopRebuild: ({ uuid, childUri }) =>
+        this.#changed(uuid, async (nexus) => nexus.rebuilds.stop(childUri)),
+      pauseRebuild: async ({ uuid, childUri }) => {
+        const { nexus } = this.#find(uuid);
+        nexus.rebuilds.pause(childUri);
+        return this.#rebuild(nexus, childUri);
+      },
+      resumeRebuild: async ({ uuid, childUri }) => {
+        const { nexus } = this.#find(uuid);
+        nexus.rebuilds.resume(childUri);
+        return this.#rebuild(nexus, childUri);
+      },
+      getRebuild: async ({ uuid, childUri }) => this.#rebuild(this.#find(uuid).nexus, childUri),
+      listRebuilds: async ({ uuid }) => {
+        const { nexus } = this.#find(uuid);
+        const { rebuilds } = nexus;
+        const running = nexus.info().children.flatMap(({ rebuild }) => rebuild ?? []);
+        return {
+          running: running.map(rebuildBody),
+          waiting: rebuilds.waiting(),
+          history: rebuilds.history().map(rebuildBody),
+          segmentBytes: rebuilds.settings.segmentBytes,
+          bytesPerSecLimit: rebuilds.settings.bytesPerSec,
+        };
+      },
+      configureRebuilds: async ({ uuid, segmentBytes, bytesPerSecLimit }) => {
+        const { rebuilds } = this.#find(uuid).nexus;
+        rebuilds.configure({
+          ...(segmentBytes === undefined ? {} : { segmentBytes }),
+          ...(bytesPerSecLimit === undefined ? {} : { bytesPerSec: bytesPerSecLimit }),
+        });
+        const { settings } = rebuilds;
+        return { segmentBytes: settings.segmentBytes, bytesPerSecLimit: settings.bytesPerSec };
+      },
+    } satisfies Partial<NexusMethods>;
+  }
+
+  // ------------------------------------------------------------------------------------- finding
+
+  get count(): number {
+    return this.#open.size;
+  }
+
+  has(uuid: string): boolean {
+    return this.#open.has(uuid);
+  }
+
+  all(): Nexus[] {
+    return [...this.#open.values()].map(({ nexus }) => nexus);
+  }
+
+  /** A nexus; `NotFound` otherwise. */
+  get(uuid: string): Nexus {
+    return this.#find(uuid).nexus;
+  }
+
+  #find(uuid: string): Open {
+    const open = this.#open.get(uuid);
+    if (open === undefined) throw new TrilithError("NotFound", `there is no nexus ${uuid}`);
+    return open;
+  }
+
+  #rebuild(nexus: Nexus, childUri: string): RebuildBody {
+    const record =
+      nexus.rebuilds.progress(childUri) ??
+      nexus.rebuilds.history().findLast((ended) => ended.childUri === childUri);
+    if (record !== undefined) return rebuildBody(record);
+    throw new TrilithError("NotFound", `${childUri} has not been rebuilt by nexus ${nexus.name}`);
+  }
+
+  /** Carries a change out, after others of the same nexus, and reports what it is now. */
+  #changed(uuid: string, change: (nexus: Nexus) => Promise<void>): Promise<NexusBody> {
+    return this.#serial.run(uuid, async () => {
+      const open = this.#find(uuid);
+      await change(open.nexus);
+      return this.#describe(open);
+    });
+  }
+
+  // ------------------------------------------------------------------------- making and closing
+
+  async #create(request: Create): Promise<NexusBody> {
+    const { uuid, volumeUuid = uuid, name = volumeUuid, sizeBytes, epoch, children } = request;
+    const childUris = children.map(({ uri }) => uri);
+    const present = this.#open.get(uuid);
+    if (present !== undefined) {
+      const { core } = present.nexus;
+      const isSame =
+        !present.isShutdown &&
+        core.identity.volumeUuid === volumeUuid &&
+        core.identity.name === name &&
+        core.identity.epoch === epoch &&
+        present.sizeBytes === sizeBytes &&
+        present.childUris.join("\n") === childUris.join("\n");
+      if (isSame) return this.#describe(present);
+      throw new TrilithError(
+        "Conflict",
+        `nexus ${uuid} exists with other parameters`,
+        "destroy it first, or ask for it with the same parameters",
+      );
+    }
+    this.#assertVolumeFree(volumeUuid);
+    if (this.#open.size >= NEXUSES_MAX) {
+      throw new TrilithError("ResourceExhausted", `${NEXUSES_MAX} nexuses exist on a reactor`);
+    }
+    this.#context.reactor.activity = `opening nexus ${name}`;
+    const nexus = await openNexus(this.#nexusContext, {
+      name,
+      uuid,
+      volumeUuid,
+      epoch,
+      sizeBytes,
+      children,
+    });
+    const open: Open = { nexus, childUris, sizeBytes, isShutdown: false };
+    this.#open.set(uuid, open);
+    return this.#describe(open);
+  }
+
+  /** One volume, one nexus: a second one on the same engine could not be told apart by replicas. */
+  #assertVolumeFree(volumeUuid: string): void {
+    for (const { nexus, isShutdown } of this.#open.values()) {
+      if (isShutdown || nexus.core.identity.volumeUuid !== volumeUuid) continue;
+      throw new TrilithError(
+        "InUse",
+        `volume ${volumeUuid} is served by nexus ${nexus.core.identity.uuid}`,
+        "shut that nexus down first",
+      );
+    }
+  }
+
+  async #shutdown(open: Open): Promise<void> {
+    if (open.isShutdown) return;
+    // Requests that wait in the nexus end when it closes, so the front ends are not waited for first.
+    await Promise.all([this.#shares.unshareAll(open.nexus), open.nexus.close()]);
+    open.isShutdown = true;
+  }
+
+  async #destroy(uuid: string): Promise<undefined> {
+    await this.#shutdown(this.#find(uuid));
+    this.#open.delete(uuid);
+    return undefined;
+  }
+
+  /** Closes every nexus in order, without taking its shares off one by one. */
+  async closeAll(): Promise<void> {
+    const live = [...this.#open.values()].filter(({ isShutdown }) => !isShutdown);
+    await Promise.all(live.map(({ nexus }) => nexus.close()));
+    this.#open.clear();
+  }
+
+  // ----------------------------------------------------------------------------------- reporting
+
+  #onEvent(uuid: string, event: NexusEvent): void {
+    const { log } = this.#context;
+    const tell = this.#context.event;
+    switch (event.kind) {
+      case "child-state": {
+        const { uri, state, reason } = event;
+        const kind = state === "online" ? "child-online" : "child-faulted";
+        log(state === "online" ? "info" : "warn", "child changed", { nexus: uuid, ...event });
+        if (state !== "degraded" || reason !== "out-of-sync") {
+          tell({ kind, subject: uuid, message: reason, fields: { uri, state, reason } });
+        }
+        return;
+      }
+      case "rebuild-started":
+      case "rebuild-ended": {
+        const { childUri, state, isPartial, blocksTransferred, blockSize } = event.rebuild;
+        const fields = {
+          uri: childUri,
+          state,
+          isPartial,
+          transferredBytes: blocksTransferred * blockSize,
+        };
+        log("info", event.kind, { nexus: uuid, ...fields, error: event.rebuild.error });
+        tell({
+          kind: event.kind,
+          subject: uuid,
+          message: event.rebuild.error ?? "",
+          fields,
+        });
+        return;
+      }
+      case "io-held":
+        log("error", "no in-sync child is left: requests wait", { nexus: uuid, ...event });
+        tell({ kind: "nexus-state", subject: uuid, message: event.reason, fields: { held: true } });
+        return;
+      case "io-resumed":
+        log("info", "requests go on", { nexus: uuid });
+        tell({ kind: "nexus-state", subject: uuid, message: "", fields: { held: false } });
+        return;
+      case "superseded":
+        log("warn", "nexus superseded", { nexus: uuid, reason: event.reason });
+        tell({ kind: "nexus-superseded", subject: uuid, message: event.reason, fields: {} });
+    }
+  }
+
+  #describe({ nexus, isShutdown }: Open): NexusBody {
+    const info = nexus.info();
+    const shares = this.#shares.sharesOf(nexus);
+    const children = info.children.map(({ rebuild, ...child }) => ({
+      ...child,
+      rebuild: rebuild === undefined ? null : rebuildBody(rebuild),
+    }));
+    const running = children.filter(({ rebuild }) => rebuild !== null).length;
+    return {
+      ...info,
+      state: isShutdown ? "shutdown" : info.state,
+      children,
+      deviceUri: shares.find(({ protocol }) => protocol === "nvmf")?.uri ?? "",
+      shares,
+      rebuilds: running + nexus.rebuilds.waiting().length,
+      reactor: this.#context.reactor.index,
+    };
+  }
+}
