@@ -317,6 +317,12 @@ export class Controller implements QueueUser {
     const granted = await this.command(getFeaturesCommand(Feature.KEEP_ALIVE_TIMER));
     if (granted.status === 0 && granted.dword0 > 0) this.#keepAliveMs = granted.dword0;
     await this.readNamespace(await this.#findNamespace());
+    if (this.namespace.blockCount === 0) {
+      throw new TrilithError(
+        "NotFound",
+        `${this.#what("connection")}: the namespace is not active`,
+      );
+    }
   }
 
   /** Namespace 1 when it is active, else the first active one. */
@@ -334,12 +340,15 @@ export class Controller implements QueueUser {
   /** Reads size, format, identifiers and ANA state of the namespace. */
   async readNamespace(nsid: number): Promise<void> {
     const receive = { receiveBytes: IDENTIFY_BYTES };
-    const first = await this.#run(
-      identifyCommand(IdentifyCns.NAMESPACE, nsid),
-      "Identify",
-      receive,
-    );
+    const first = await this.command(identifyCommand(IdentifyCns.NAMESPACE, nsid), receive);
+    // A namespace that is gone is invalid, or reads as one of size 0: zeroes stand for both.
+    if ((first.status & STATUS_CODE_MASK) === Status.INVALID_NAMESPACE) first.data.fill(0);
+    else if (first.status !== 0) throw nvmeError(first.status, this.#what("Identify"));
     const facts = decodeIdentifyNamespace(first.data);
+    if (facts.blockCount === 0) {
+      this.#namespace = { ...facts, nsid, uuid: undefined };
+      return;
+    }
     const second = await this.command(
       identifyCommand(IdentifyCns.NAMESPACE_DESCRIPTORS, nsid),
       receive,
@@ -430,7 +439,10 @@ export class Controller implements QueueUser {
 
   #watchEvents(): void {
     this.#scheduleKeepAlive();
-    this.#listenForEvents().catch(() => {}); // Ends with the association, whose end is told of.
+    // What could not be read again is read after a reconnect. Without effect once all is over.
+    this.#listenForEvents().catch((error: unknown) => {
+      this.lose(error instanceof Error ? error.message : String(error));
+    });
   }
 
   #scheduleKeepAlive(): void {

@@ -27,7 +27,6 @@ export function canonicalUri(uri: NvmfUri, uuid: string): string {
 /** Throws unless the namespace is one that this initiator can serve and the one that was meant. */
 export function checkNamespace(facts: NamespaceFacts, uri: NvmfUri): void {
   const what = `namespace ${facts.nsid} of ${uri.nqn}`;
-  if (facts.blockCount === 0) throw new TrilithError("NotFound", `${what} is not active`);
   if (facts.blockSize !== 512 && facts.blockSize !== 4096) {
     throw new TrilithError("Unimplemented", `${what} has blocks of ${facts.blockSize} bytes`);
   }
