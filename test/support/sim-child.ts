@@ -179,10 +179,20 @@ export class SimReplica {
       clearDirty: (regions) =>
         this.#call(connection, () => {
           this.#assertHolder(holder.claim);
+          this.#assertFlushed(regions);
           for (const r of regions) this.dirty[r >> 3] = this.dirty[r >> 3]! & ~(1 << (r & 7));
         }),
       readAllocation: () => this.#call(connection, () => this.#allocation()),
     };
+  }
+
+  /** The rule of the log (DESIGN 6.4): a region is clean only once it is on the disk. */
+  #assertFlushed(regions: readonly number[]): void {
+    for (const block of this.#unflushed.keys()) {
+      const region = Math.floor((block * this.blockSize) / REGION_BYTES);
+      if (!regions.includes(region)) continue;
+      throw new Error(`${this.name}: region ${region} is cleared before it is flushed`);
+    }
   }
 
   #allocation(): Allocation {
