@@ -1,147 +1,26 @@
 /** `trilith engine`: the engine process alone, as its systemd unit runs it. */
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Command, Option } from "commander";
 import { startEngine } from "../engine/engine.ts";
 import { notifySystemd, watchdogMs } from "../engine/main/systemd.ts";
-import {
-  DATA_DIR_DEFAULT,
-  DISCOVERY_PORT_DEFAULT,
-  type EngineOptions,
-  engineSettings,
-  NBD_PORT_DEFAULT,
-  NVMF_PORT_DEFAULT,
-  RPC_PORT_DEFAULT,
-} from "../engine/settings.ts";
+import { engineSettings } from "../engine/settings.ts";
 import { facesOf } from "../errors.ts";
-import { type LogFormat, type LogLevel, logLevels, makeLog } from "../ops/log.ts";
+import { makeLog } from "../ops/log.ts";
+import { addEngineOptions, type EngineCliOptions, engineOptionsOf } from "./engine-options.ts";
 
-function count(text: string): number {
-  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError(`"${text}" is not a whole number.`);
-  return Number(text);
+interface EngineVerbOptions extends EngineCliOptions {
+  readonly stopOnStdinEnd?: true;
 }
 
-function list(text: string): string[] {
-  return text.split(",").map((part) => part.trim());
-}
-
-function portOrNone(text: string): number | "none" {
-  return text === "none" ? text : count(text);
-}
-
-function portSetting(port: number | "none" | undefined): number | null | undefined {
-  return port === "none" ? null : port;
-}
-
-/** `127.0.0.1:10124`, `[::1]:10124`, or an address alone. */
-export function parseEndpoint(text: string): { address: string; port: number } {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::(\d{1,5}))?$/.exec(text);
-  if (match === null) throw new InvalidArgumentError(`"${text}" is not like 127.0.0.1:10124.`);
-  return {
-    address: match[1] ?? match[2]!,
-    port: match[3] === undefined ? RPC_PORT_DEFAULT : Number(match[3]),
-  };
-}
-
-interface EngineCliOptions {
-  readonly nodeName?: string;
-  readonly hostNqn?: string;
-  readonly hostId?: string;
-  readonly dataDir?: string;
-  readonly reactors?: number;
-  readonly cores?: number[];
-  readonly arenaMib?: number;
-  readonly spinUs?: number;
-  readonly listen?: string[];
-  readonly port?: number;
-  readonly discoveryPort?: number | "none";
-  readonly nbdPort?: number | "none";
-  readonly rpc?: { address: string; port: number }[];
-  readonly address?: string;
-  readonly recorder?: string;
-  readonly logFormat: LogFormat;
-  readonly logLevel: LogLevel;
-}
-
-const flags: readonly [flags: string, description: string, parse?: (text: string) => unknown][] = [
-  ["--node-name <name>", "name of this node (default: the host name)"],
-  ["--host-nqn <nqn>", "NQN to connect to other nodes with (default: made of the node's name)"],
-  ["--host-id <uuid>", "host id to connect with (default: kept in the data directory)"],
-  ["--data-dir <path>", `what the engine keeps (default: ${DATA_DIR_DEFAULT})`],
-  ["--reactors <n>", "threads of the data path (default: one per two CPUs, at most 4)", count],
-  ["--cores <list>", "bind each reactor to a CPU, e.g. 2,3", (text) => list(text).map(count)],
-  ["--arena-mib <n>", "memory for buffers of each reactor (default: 64)", count],
-  ["--spin-us <n>", "longest wait by polling; 0 never polls (default: 50)", count],
-  ["--listen <list>", "addresses to serve NVMe/TCP and NBD on (default: all)", list],
-  ["--port <n>", `port of NVMe/TCP (default: ${NVMF_PORT_DEFAULT})`, count],
-  [
-    "--discovery-port <n>",
-    `further port of NVMe discovery, or none (default: ${DISCOVERY_PORT_DEFAULT})`,
-    portOrNone,
-  ],
-  ["--nbd-port <n>", `port of NBD, or none (default: ${NBD_PORT_DEFAULT})`, portOrNone],
-  [
-    "--rpc <list>",
-    `where to serve the engine's RPC (default: 127.0.0.1:${RPC_PORT_DEFAULT})`,
-    (text) => list(text).map(parseEndpoint),
-  ],
-  ["--address <ip>", "address that others reach this node at (default: found out)"],
-  ["--recorder <url>", "recorder of child faults to share with other engines (default: own file)"],
-];
-
-/** Environment variable of an option: `--node-name` is `TRILITH_NODE_NAME`. */
-function environmentName(flag: string): string {
-  return `TRILITH_${/--([a-z-]+)/.exec(flag)![1]!.toUpperCase().replaceAll("-", "_")}`;
-}
-
-/** Adds the options of an engine to a command. */
-export function addEngineOptions(command: Command): Command {
-  for (const [flag, description, parse] of flags) {
-    const option = new Option(flag, description).env(environmentName(flag));
-    command.addOption(parse === undefined ? option : option.argParser(parse));
-  }
-  return command
-    .addOption(
-      new Option("--log-format <format>", "form of log lines")
-        .choices(["text", "json"])
-        .default("text")
-        .env("TRILITH_LOG_FORMAT"),
-    )
-    .addOption(
-      new Option("--log-level <level>", "least level that is logged")
-        .choices(logLevels)
-        .default("info")
-        .env("TRILITH_LOG_LEVEL"),
-    );
-}
-
-/** Settings as the engine takes them; those that were not given are left out. */
-export function engineOptionsOf(o: EngineCliOptions): EngineOptions {
-  const options = {
-    nodeName: o.nodeName,
-    hostNqn: o.hostNqn,
-    hostId: o.hostId,
-    dataDir: o.dataDir,
-    reactors: o.reactors,
-    cores: o.cores,
-    arenaBytes: o.arenaMib === undefined ? undefined : o.arenaMib * (1 << 20),
-    spinNs: o.spinUs === undefined ? undefined : o.spinUs * 1000,
-    nvmfListen: o.listen,
-    nvmfPort: o.port,
-    discoveryPort: portSetting(o.discoveryPort),
-    nbdPort: portSetting(o.nbdPort),
-    rpcListen: o.rpc,
-    address: o.address,
-    recorder: o.recorder,
-  };
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(given) as EngineOptions;
-}
-
-/** Resolves with the first signal that asks the process to end. */
-function endSignal(): Promise<string> {
+/** Resolves with what first asks the process to end: a signal, or the end of its parent. */
+function endSignal(watchesStdin: boolean): Promise<string> {
   return new Promise((resolve) => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.once(signal, () => resolve(signal));
     }
+    if (!watchesStdin) return;
+    process.stdin.once("close", () => resolve("end of standard input"));
+    process.stdin.once("end", () => resolve("end of standard input"));
+    process.stdin.resume();
   });
 }
 
@@ -153,10 +32,10 @@ function feedWatchdog(): () => void {
   return () => clearInterval(timer);
 }
 
-async function run(cli: EngineCliOptions): Promise<void> {
+async function run(cli: EngineVerbOptions): Promise<void> {
   const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
   const settings = engineSettings(engineOptionsOf(cli));
-  const ending = endSignal();
+  const ending = endSignal(cli.stopOnStdinEnd === true);
   const engine = await startEngine({
     settings,
     log,
@@ -191,5 +70,12 @@ export function engineCommand(): Command {
   const command = new Command("engine").description(
     "Runs the storage engine: the data path and its RPC. Everything it does, it is told by RPC.",
   );
-  return addEngineOptions(command).action(run);
+  return addEngineOptions(command)
+    .addOption(
+      new Option(
+        "--stop-on-stdin-end",
+        "stop in order when standard input ends: whoever started the engine is gone",
+      ).hideHelp(),
+    )
+    .action(run);
 }

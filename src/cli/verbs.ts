@@ -30,6 +30,11 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./pool.ts")).poolCommand,
   },
   {
+    name: "server",
+    summary: "run a node: the engine, started again when it ends, and the recorder",
+    load: async () => (await import("./server.ts")).serverCommand,
+  },
+  {
     name: "system-files",
     summary: "list or write the units and settings of this build",
     load: async () => (await import("./system-files.ts")).systemFilesCommand,

@@ -4,7 +4,16 @@
  */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
-import { closeFd, Errno, listenTcp, localAddress, NativeError } from "../../ffi/index.ts";
+import {
+  closeFd,
+  Errno,
+  listenTcp,
+  localAddress,
+  NativeError,
+  OpenFlag,
+  openFd,
+  tryLockFd,
+} from "../../ffi/index.ts";
 import { TrilithError } from "../errors.ts";
 import type { Log } from "../ops/log.ts";
 import { EventLog } from "./main/events.ts";
@@ -92,6 +101,22 @@ class Sockets {
   }
 }
 
+/**
+ * Keeps a second engine out of the data directory: both would use the same host id, and replicas
+ * could not tell their nexuses apart.
+ */
+function lockDataDir(dataDir: string): number {
+  const path = join(dataDir, "engine.lock");
+  const fd = openFd(path, OpenFlag.RDWR | OpenFlag.CREAT);
+  if (tryLockFd(fd)) return fd;
+  closeFd(fd);
+  throw new TrilithError(
+    "InUse",
+    `the data directory ${dataDir} is used by another engine`,
+    `see \`fuser -v ${path}\`, or name another one with --data-dir`,
+  );
+}
+
 type Server = ReturnType<typeof Bun.serve>;
 
 function serveRpc(at: Endpoint, fetch: (request: Request) => Response | Promise<Response>): Server {
@@ -119,8 +144,14 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const startedAt = new Date();
   const instanceUuid = randomUUID();
   const events = new EventLog(() => new Date());
+  const lock = lockDataDir(settings.dataDir);
   const sockets = new Sockets();
-  sockets.open(settings);
+  try {
+    sockets.open(settings);
+  } catch (error) {
+    closeFd(lock);
+    throw error;
+  }
   const servers: Server[] = [];
   const recorder =
     settings.recorder === null
@@ -165,6 +196,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     await group.stop();
     sockets.close();
     recorder.close();
+    closeFd(lock);
   };
 
   try {
