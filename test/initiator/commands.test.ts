@@ -34,7 +34,7 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 
 beforeAll(async () => {
   const uri = `malloc:///commands?size_mb=${SIZE_MIB}&blk_size=${BLOCK_BYTES}`;
-  engine = await TestEngine.start({ subsystems: [{ nqn: NQN, device: uri }] });
+  engine = await TestEngine.start([{ nqn: NQN, device: uri }]);
   guest = await Guest.boot();
   device = await guest.ok(`attach ${NQN} ${engine.address} ${IO_PORT} -k 7`);
   controller = `/dev/${await guest.ok(`controllers_of ${NQN}`)}`;
@@ -43,6 +43,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await guest?.stop();
   await engine?.stop();
+  engine?.remove();
 });
 
 type Fields = Readonly<Record<string, unknown>>;

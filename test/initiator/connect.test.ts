@@ -21,7 +21,7 @@ const SMALL_UUID = "7f3d5c2e-0001-4000-8000-000000000001";
 const LARGE_UUID = "7f3d5c2e-0001-4000-8000-000000000002";
 const MIB = 1 << 20;
 /** Identify pads with spaces. */
-const TRILITH = expect.stringMatching(/^Trilith *$/);
+const MODEL = expect.stringMatching(/^Trilith NVMe controller *$/);
 const SIZE_MIB = 64;
 
 let engine: TestEngine;
@@ -31,23 +31,18 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 
 beforeAll(async () => {
   const size = `size_mb=${SIZE_MIB}`;
-  engine = await TestEngine.start({
-    subsystems: [
-      { nqn: SMALL, device: `malloc:///small?${size}&blk_size=512&uuid=${SMALL_UUID}` },
-      { nqn: LARGE, device: `malloc:///large?${size}&blk_size=4096&uuid=${LARGE_UUID}` },
-      {
-        nqn: PRIVATE,
-        device: `malloc:///private?${size}`,
-        hosts: [hostNqnOf(ADMITTED_HOST)],
-      },
-    ],
-  });
+  engine = await TestEngine.start([
+    { nqn: SMALL, device: `malloc:///small?${size}&blk_size=512&uuid=${SMALL_UUID}` },
+    { nqn: LARGE, device: `malloc:///large?${size}&blk_size=4096&uuid=${LARGE_UUID}` },
+    { nqn: PRIVATE, device: `malloc:///private?${size}`, hosts: [hostNqnOf(ADMITTED_HOST)] },
+  ]);
   guest = await Guest.boot();
 }, SET_UP_TIMEOUT_MS);
 
 afterAll(async () => {
   await guest?.stop();
   await engine?.stop();
+  engine?.remove();
 });
 
 afterEach(() => guest.ok("detach_all"));
@@ -137,8 +132,8 @@ describe("identity", () => {
     const device = await attach(nqn);
     const controller = `/dev/${await guest.ok(`controllers_of ${nqn}`)}`;
     const id = (await guest.json(`nvme id-ctrl ${controller} -o json`)) as Record<string, unknown>;
-    expect(id).toMatchObject({ subnqn: nqn, mn: TRILITH, nn: 1, sqes: 0x66, cqes: 0x44 });
-    expect(id.sn).toStartWith("TRILITH");
+    expect(id).toMatchObject({ subnqn: nqn, mn: MODEL, nn: 1, sqes: 0x66, cqes: 0x44 });
+    expect(id.sn).toStartWith("TRI");
     expect(id.cntlid).toBeGreaterThan(0);
     expect(4096 << Number(id.mdts)).toBe(MIB);
     // Multi-path and multi-host; ANA reported.
@@ -184,7 +179,7 @@ describe("identity", () => {
     const list = (await guest.json("nvme list -o json")) as { Devices: object[] };
     expect(list.Devices).toHaveLength(1);
     const size = { PhysicalSize: SIZE_MIB * MIB, SectorSize: 512 };
-    expect(list.Devices[0]).toMatchObject({ DevicePath: device, ModelNumber: TRILITH, ...size });
+    expect(list.Devices[0]).toMatchObject({ DevicePath: device, ModelNumber: MODEL, ...size });
   });
 });
 

@@ -1,30 +1,37 @@
 /**
- * The engine that a guest connects to, as the tests see it: started, told to change, killed,
- * started again. The only file that knows how that is done.
+ * The engines that guests connect to: real `trilith engine` processes, told what to do over their
+ * RPC. The only file that knows how they are started, killed and started again.
  */
-import { mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
-import type { AnaState } from "./ana.ts";
-import type { EngineConfig, Order, PathConfig, SubsystemConfig } from "./engine-process.ts";
-import { SERVER_TIMEOUT_MS } from "./limits.ts";
+import { type EngineClient, engineClient } from "../../src/engine/rpc/client.ts";
+import type { AnaStateName } from "../../src/engine/rpc/fields.ts";
+import { ENGINE_POLL_MS, ENGINE_TIMEOUT_MS, LOG_LINES_QUOTED } from "./limits.ts";
 
-export interface EngineOptions {
-  readonly subsystems: readonly SubsystemConfig[];
-  /** ANA state of each way to the subsystems; one that is optimized by default. */
-  readonly paths?: readonly AnaState[];
-}
-
-/** Port of I/O and discovery, and the well-known one of discovery alone. */
+/** Ports of I/O and of discovery alone; the engine's own defaults. */
 export const IO_PORT = 8420;
 export const DISCOVERY_PORT = 8009;
+const RPC_PORT = 10124;
 
 const NQN_PREFIX = "nqn.2019-05.io.openebs:";
 
 /** The NQN of a test's subsystem. */
 export function nqnOf(name: string): string {
   return NQN_PREFIX + name;
+}
+
+/** A device and how it is served. */
+export interface ServedDevice {
+  readonly nqn: string;
+  /** URI of the device. */
+  readonly device: string;
+  /** Host NQNs admitted; every host without it. */
+  readonly hosts?: readonly string[];
+  /** Engines that serve the same NQN have ranges of their own. */
+  readonly controllerIds?: { readonly min: number; readonly max: number };
+  readonly anaState?: AnaStateName;
 }
 
 let addressesTaken = 0;
@@ -36,138 +43,131 @@ function takeAddress(): string {
   return `127.${64 + ((process.pid >> 8) & 127)}.${process.pid & 255}.${addressesTaken}`;
 }
 
+function engineCommand(): string[] {
+  const executable = process.env.TRILITH_EXECUTABLE;
+  if (executable !== undefined && executable !== "") return [executable];
+  return [process.execPath, join(import.meta.dir, "../../src/main.ts")];
+}
+
+/** Engines of this process that have not been stopped. */
 const running = new Set<TestEngine>();
 process.on("exit", () => {
-  for (const engine of running) void engine.kill();
+  for (const engine of running) engine.remove();
 });
 
 export class TestEngine {
-  /** Addresses of the paths, in the order of `EngineOptions.paths`. */
-  readonly addresses: readonly string[];
-  readonly #config: EngineConfig;
-  #process!: Subprocess<"pipe", "pipe", "pipe">;
-  #log = "";
-  /** Resolves when the engine has said its last. */
-  #logEnd: Promise<void> = Promise.resolve();
-  /** Lines that the engine wrote and nobody has read, and who waits for the next. */
-  #lines: string[] = [];
-  #onLine: ((line: string | undefined) => void) | null = null;
-  #silent = false;
+  readonly address = takeAddress();
+  readonly rpc: EngineClient = engineClient(`http://${this.address}:${RPC_PORT}`);
+  readonly #served: readonly ServedDevice[];
+  readonly #folder = mkdtempSync(join(tmpdir(), "trilith-engine-"));
+  readonly #anaStates = new Map<string, AnaStateName>();
+  /** Names of the devices by NQN. */
+  readonly #devices = new Map<string, string>();
+  #process: Subprocess | null = null;
 
-  private constructor(options: EngineOptions) {
-    const paths = (options.paths ?? ["optimized"]).map(
-      (anaState): PathConfig => ({
-        address: takeAddress(),
-        ports: [IO_PORT, DISCOVERY_PORT],
-        anaState,
-      }),
-    );
-    this.#config = { subsystems: options.subsystems, paths };
-    this.addresses = paths.map((path) => path.address);
+  private constructor(served: readonly ServedDevice[]) {
+    this.#served = served;
+    for (const { nqn, anaState } of served) this.#anaStates.set(nqn, anaState ?? "optimized");
+    running.add(this);
   }
 
-  /** Starts an engine and waits until it listens. */
-  static async start(options: EngineOptions): Promise<TestEngine> {
-    const engine = new TestEngine(options);
+  /** Starts an engine on an address of its own and has it serve `served`. */
+  static async start(served: readonly ServedDevice[] = []): Promise<TestEngine> {
+    const engine = new TestEngine(served);
     await engine.start();
     return engine;
   }
 
-  /** Address of the first path. */
-  get address(): string {
-    return this.addresses[0]!;
-  }
-
-  /** Starts the engine again after `kill`, with the same devices under the same addresses. */
+  /**
+   * Starts the engine; after `kill` or `stop` again: with the same address and data directory, and
+   * serving the same devices in their last ANA states.
+   */
   async start(): Promise<void> {
-    const main = join(import.meta.dir, "engine-process.ts");
-    this.#process = Bun.spawn([process.execPath, main, JSON.stringify(this.#config)], {
-      stdio: ["pipe", "pipe", "pipe"],
-    });
-    running.add(this);
-    this.#lines = [];
-    this.#silent = false;
-    this.#log = "";
-    this.#logEnd = this.#collectLog(this.#process.stderr);
-    void this.#collectLines(this.#process.stdout);
-    const said = await this.#line();
-    if (said !== "READY") throw this.#failure(`it said "${said}"`);
+    // setpriv has the kernel end the engine when this process dies in a way that leaves no time to.
+    const command = ["setpriv", "--pdeathsig", "KILL", "--", ...engineCommand(), "engine"];
+    command.push("--data-dir", join(this.#folder, "data"), "--node-name", this.address);
+    command.push("--listen", this.address, "--rpc", `${this.address}:${RPC_PORT}`);
+    command.push("--reactors", "1", "--nbd-port", "none");
+    const log = Bun.file(this.#logPath);
+    this.#process = Bun.spawn(command, { stdio: ["ignore", log, log] });
+    await this.#answers();
+    for (const { nqn, device } of this.#served) {
+      const { name } = await this.rpc.createBdev({ uri: device });
+      this.#devices.set(nqn, name);
+      await this.#share(nqn);
+    }
   }
 
-  /** Changes the ANA state of a path for every subsystem. */
-  setAnaState(path: number, state: AnaState): Promise<void> {
-    return this.#order({ do: "ana", path, state });
+  /** Changes the ANA state of a subsystem. */
+  async setAnaState(nqn: string, state: AnaStateName): Promise<void> {
+    this.#anaStates.set(nqn, state);
+    await this.#share(nqn);
   }
 
   /** Ends the engine as if its node lost power (SIGKILL) and waits until it is gone. */
   async kill(): Promise<void> {
-    running.delete(this);
-    this.#process.kill("SIGKILL");
-    await this.#process.exited;
+    this.#process?.kill("SIGKILL");
+    await this.#process?.exited;
+    this.#process = null;
   }
 
-  /** Stops the engine in good order. Throws when it had crashed or does not end by itself. */
+  /** Has the engine stop in good order. Throws when it had ended before or ends with an error. */
   async stop(): Promise<void> {
-    running.delete(this);
-    await this.#process.stdin.end();
-    const late = setTimeout(() => this.#process.kill("SIGKILL"), SERVER_TIMEOUT_MS);
-    const status = await this.#process.exited;
+    const engine = this.#process;
+    if (engine === null) return;
+    engine.kill("SIGTERM");
+    const late = setTimeout(() => engine.kill("SIGKILL"), ENGINE_TIMEOUT_MS);
+    const status = await engine.exited;
     clearTimeout(late);
+    this.#process = null;
     if (status !== 0) throw this.#failure(`it ended with status ${status}`);
   }
 
-  async #order(order: Order): Promise<void> {
-    this.#process.stdin.write(`${JSON.stringify(order)}\n`);
-    await this.#process.stdin.flush();
-    const answer = await this.#line();
-    if (answer !== "ok") throw this.#failure(`${order.do}: ${answer}`);
+  /** Ends the engine in whatever state it is and removes what it keeps. */
+  remove(): void {
+    running.delete(this);
+    this.#process?.kill("SIGKILL");
+    rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  /** The next line that the engine writes. */
-  async #line(): Promise<string> {
-    const late = setTimeout(() => this.#process.kill("SIGKILL"), SERVER_TIMEOUT_MS);
-    const line =
-      this.#lines.shift() ??
-      (this.#silent
-        ? undefined
-        : await new Promise<string | undefined>((resolve) => {
-            this.#onLine = resolve;
-          }));
-    clearTimeout(late);
-    if (line !== undefined) return line;
-    await this.#logEnd;
-    throw this.#failure(`it ended, or did not answer within ${SERVER_TIMEOUT_MS} ms`);
+  get #logPath(): string {
+    return join(this.#folder, "log");
   }
 
-  async #collectLines(stream: ReadableStream<Uint8Array>): Promise<void> {
-    let text = "";
-    for await (const bytes of stream) {
-      text += Buffer.from(bytes).toString();
-      const lines = text.split("\n");
-      text = lines.pop()!;
-      for (const line of lines) this.#said(line);
+  /** Waits until the RPC answers. */
+  async #answers(): Promise<void> {
+    const deadline = Date.now() + ENGINE_TIMEOUT_MS;
+    for (;;) {
+      try {
+        await this.rpc.getInfo();
+        return;
+      } catch (error) {
+        const exitCode = this.#process!.exitCode;
+        if (exitCode !== null) throw this.#failure(`it ended with status ${exitCode}`);
+        if (Date.now() > deadline) throw this.#failure(`it does not answer: ${error}`);
+        await Bun.sleep(ENGINE_POLL_MS);
+      }
     }
-    this.#silent = true;
-    this.#said(undefined);
   }
 
-  #said(line: string | undefined): void {
-    const waiting = this.#onLine;
-    this.#onLine = null;
-    if (waiting !== null) waiting(line);
-    else if (line !== undefined) this.#lines.push(line);
-  }
-
-  async #collectLog(stream: ReadableStream<Uint8Array>): Promise<void> {
-    for await (const bytes of stream) this.#log += Buffer.from(bytes).toString();
+  async #share(nqn: string): Promise<void> {
+    const { hosts, controllerIds } = this.#served.find((served) => served.nqn === nqn)!;
+    await this.rpc.shareBdevNvmf({
+      name: this.#devices.get(nqn)!,
+      nqn,
+      anaState: this.#anaStates.get(nqn)!,
+      ...(hosts === undefined ? {} : { allowedHosts: [...hosts] }),
+      ...(controllerIds === undefined ? {} : { controllerIds }),
+    });
   }
 
   #failure(what: string): Error {
-    return new Error(`engine: ${what}\n${this.#log.trimEnd().split("\n").slice(-40).join("\n")}`);
+    const log = readFileSync(this.#logPath, "utf8").trimEnd().split("\n");
+    return new Error(`engine: ${what}\n${log.slice(-LOG_LINES_QUOTED).join("\n")}`);
   }
 }
 
-/** A folder of sparse files for engines to serve; removed by `remove`. */
+/** A folder of sparse files for engines to serve. */
 export class DiskFolder {
   readonly path = mkdtempSync(join(tmpdir(), "trilith-disks-"));
 

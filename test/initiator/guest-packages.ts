@@ -43,6 +43,7 @@ export const guestPrograms: readonly string[] = [
   "seq",
   "sha256sum",
   "sort",
+  "split",
   "stat",
   "tail",
   "timeout",

@@ -24,7 +24,11 @@ export const CONSOLE_LINES_QUOTED = 40;
 export const OUTPUT_LINES_QUOTED = 60;
 /** Building the guest image: downloads included, once per machine. */
 export const IMAGE_BUILD_TIMEOUT_MS = 900_000;
-/** From starting a target process until it says that it is ready, and for its answers. */
-export const SERVER_TIMEOUT_MS = 30_000;
+/** From starting an engine until it answers, and from telling it to stop until it has. */
+export const ENGINE_TIMEOUT_MS = 30_000;
+/** How often an engine that starts is asked whether it is there. */
+export const ENGINE_POLL_MS = 20;
+/** Lines of an engine's log that an error quotes. */
+export const LOG_LINES_QUOTED = 40;
 /** Starting a guest and engines, the first time with building the image. */
 export const SET_UP_TIMEOUT_MS = IMAGE_BUILD_TIMEOUT_MS + BOOT_TIMEOUT_MS;

@@ -1,53 +1,66 @@
 /** Two paths to one volume: what the kernel does as their ANA states change while I/O goes on. */
 import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import type { AnaState } from "./ana.ts";
+import type { AnaStateName } from "../../src/engine/rpc/fields.ts";
 import { IO_PORT, nqnOf, TestEngine } from "./engine.ts";
 import { SET_UP_TIMEOUT_MS, TEST_TIMEOUT_MS } from "./limits.ts";
 import { moreWritten, underLoad } from "./load.ts";
 import { Guest } from "./vm.ts";
 
 const NQN = nqnOf("two-paths");
+/** How the engines of both paths reach the device they share. */
+const SHARED = nqnOf("shared-by-both");
 
-let engine: TestEngine;
+let storage: TestEngine;
+/** Two engines that serve one volume, as the nodes of a cluster do. */
+let paths: readonly TestEngine[];
 let guest: Guest;
 let device: string;
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
 beforeAll(async () => {
-  engine = await TestEngine.start({
-    subsystems: [{ nqn: NQN, device: "malloc:///volume?size_mb=64&blk_size=4096" }],
-    paths: ["optimized", "inaccessible"],
-  });
+  storage = await TestEngine.start([
+    { nqn: SHARED, device: "malloc:///volume?size_mb=64&blk_size=4096" },
+  ]);
+  const served = { nqn: NQN, device: `nvmf+tcp://${storage.address}:${IO_PORT}/${SHARED}` };
+  paths = [
+    await TestEngine.start([{ ...served, controllerIds: { min: 1, max: 100 } }]),
+    await TestEngine.start([
+      { ...served, controllerIds: { min: 101, max: 200 }, anaState: "inaccessible" },
+    ]),
+  ];
   guest = await Guest.boot();
 }, SET_UP_TIMEOUT_MS);
 
 afterAll(async () => {
   await guest?.stop();
-  await engine?.stop();
+  for (const engine of [...(paths ?? []), storage]) {
+    await engine?.stop();
+    engine?.remove();
+  }
 });
 
 afterEach(async () => {
   await guest.ok("detach_all");
-  await engine.setAnaState(0, "optimized");
-  await engine.setAnaState(1, "inaccessible");
+  await paths[0]!.setAnaState(NQN, "optimized");
+  await paths[1]!.setAnaState(NQN, "inaccessible");
 });
 
 /** Connects through both paths. */
-async function attachBoth(): Promise<void> {
-  const [first, second] = engine.addresses;
-  device = await guest.ok(`attach ${NQN} ${first} ${IO_PORT}`);
+async function attachBoth(options = ""): Promise<void> {
+  const [first, second] = paths.map(({ address }) => address);
+  device = await guest.ok(`attach ${NQN} ${first} ${IO_PORT} ${options}`);
   await guest.ok(`
-    attach ${NQN} ${second} ${IO_PORT}
+    attach ${NQN} ${second} ${IO_PORT} ${options}
     wait_for 10 has_live_paths ${NQN} 2
   `);
 }
 
 /** Changes the state of both paths and waits until the kernel has heard of it. */
-async function setStates(first: AnaState, second: AnaState): Promise<void> {
-  await engine.setAnaState(0, first);
-  await engine.setAnaState(1, second);
-  const [a, b] = engine.addresses.map((address) => `traddr=${address},trsvcid=${IO_PORT}`);
+async function setStates(first: AnaStateName, second: AnaStateName): Promise<void> {
+  await paths[0]!.setAnaState(NQN, first);
+  await paths[1]!.setAnaState(NQN, second);
+  const [a, b] = paths.map(({ address }) => `traddr=${address},trsvcid=${IO_PORT}`);
   await guest.ok(
     `
     as_wanted() {
@@ -66,20 +79,18 @@ function loaded(during: () => Promise<void>): Promise<number> {
 }
 
 /** Waits until each of the given paths (0, 1) has been written to from now on. */
-function moreWrittenTo(...paths: readonly number[]): Promise<void> {
-  return moreWritten(guest, NQN, ...paths.map((path) => engine.addresses[path]!));
+function moreWrittenTo(...indices: readonly number[]): Promise<void> {
+  return moreWritten(guest, NQN, ...indices.map((i) => paths[i]!.address));
 }
 
-test("connect-all finds both paths", async () => {
-  const output = await guest.ok(`
-    nvme connect-all -t tcp -a ${engine.addresses[1]} -s ${IO_PORT}
-    wait_for 10 has_live_paths ${NQN} 2
-    wait_for 10 device_of ${NQN}
-    ana_states ${NQN}
-  `);
+test("both paths lead to one device", async () => {
+  await attachBoth();
+  const list = (await guest.json("nvme list -o json")) as { Devices: object[] };
+  expect(list.Devices).toHaveLength(1);
+  const states = await guest.ok(`ana_states ${NQN}`);
   for (const [i, state] of ["optimized", "inaccessible"].entries()) {
-    const path = `^traddr=${engine.addresses[i]},trsvcid=${IO_PORT}.* ${state}$`;
-    expect(output).toMatch(new RegExp(path, "m"));
+    const path = `^traddr=${paths[i]!.address},trsvcid=${IO_PORT}.* ${state}$`;
+    expect(states).toMatch(new RegExp(path, "m"));
   }
 });
 
@@ -121,17 +132,15 @@ test("two optimized paths share the I/O", async () => {
   });
 });
 
-test("a path that is disconnected leaves the other one to do the work", async () => {
-  await attachBoth();
+test("a path whose engine is killed leaves the other one to do the work", async () => {
+  await attachBoth("-c 1 -l 600");
   await setStates("optimized", "non-optimized");
   await loaded(async () => {
     await moreWrittenTo(0);
-    await guest.ok(`nvme disconnect -d $(controllers_of ${NQN} | head -1)`);
+    await paths[0]!.kill();
     await moreWrittenTo(1);
-    await guest.ok(`
-      attach ${NQN} ${engine.addresses[0]} ${IO_PORT}
-      wait_for 10 has_live_paths ${NQN} 2
-    `);
+    await paths[0]!.start();
+    await guest.ok(`wait_for 60 has_live_paths ${NQN} 2`);
     await moreWrittenTo(0);
   });
 });

@@ -34,9 +34,7 @@ let b: Guest;
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
 beforeAll(async () => {
-  engine = await TestEngine.start({
-    subsystems: [{ nqn: NQN, device: "malloc:///reserved?size_mb=16" }],
-  });
+  engine = await TestEngine.start([{ nqn: NQN, device: "malloc:///reserved?size_mb=16" }]);
   [a, b] = await Promise.all([Guest.boot(), Guest.boot()]);
   for (const guest of [a, b]) {
     expect(await guest.ok(`attach ${NQN} ${engine.address} ${IO_PORT}`)).toBe(DEVICE);
@@ -47,6 +45,7 @@ afterAll(async () => {
   await a?.stop();
   await b?.stop();
   await engine?.stop();
+  engine?.remove();
 });
 
 /** Every test begins without registrations. */

@@ -19,13 +19,14 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 
 beforeAll(async () => {
   const device = disks.disk("disk", 512, `uuid=${UUID}`);
-  engine = await TestEngine.start({ subsystems: [{ nqn: NQN, device }] });
+  engine = await TestEngine.start([{ nqn: NQN, device }]);
   guest = await Guest.boot();
 }, SET_UP_TIMEOUT_MS);
 
 afterAll(async () => {
   await guest?.stop();
   await engine?.stop();
+  engine?.remove();
   disks.remove();
 });
 

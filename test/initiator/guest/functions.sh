@@ -103,7 +103,7 @@ is_detached() { ! controllers_of "$1"; }
 
 # detach_all: unmounts, disconnects everything and waits until nothing is left.
 detach_all() {
-  if mountpoint -q /mnt; then umount /mnt; fi
+  if grep -q ' /mnt ' /proc/mounts; then umount /mnt; fi
   nvme disconnect-all
   wait_for 20 all_detached
 }
