@@ -124,6 +124,11 @@ export class RecvBuffers {
     if (this.#free > 0) this.wakeNext();
   }
 
+  /** Buffers that no stream holds, for leak checks. */
+  get free(): number {
+    return this.#free;
+  }
+
   /** Streams that wait for a buffer. */
   get waiting(): number {
     return this.#waiting.length;

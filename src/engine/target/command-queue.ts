@@ -50,7 +50,8 @@ export abstract class CommandQueue implements CommandHandler, IoOwner {
   readonly number: number;
   /** Commands taken and not yet answered. */
   inFlight = 0;
-  sqHead = 0;
+  /** Connect was the queue's first command, in entry 0. */
+  sqHead = 1;
 
   readonly #parked: ParkedCommands;
   #unparking = false;

@@ -24,12 +24,7 @@ import type { IoTable } from "../reactor/io-table.ts";
 import type { Reactor } from "../reactor/reactor.ts";
 import { type StreamOwner, TcpStream } from "../reactor/tcp-stream.ts";
 import type { Timer } from "../reactor/timers.ts";
-import {
-  HANDSHAKE_TIMEOUT_MS,
-  IN_CAPSULE_BYTES,
-  RECEIVE_INTO_BYTES_MIN,
-  STALLED_MS,
-} from "./limits.ts";
+import { IN_CAPSULE_BYTES, RECEIVE_INTO_BYTES_MIN } from "./limits.ts";
 import { RequestState, type RequestTable } from "./request-table.ts";
 import type { Target } from "./target.ts";
 
@@ -119,7 +114,7 @@ export class Connection implements StreamOwner, Waiter {
     this.lastSeenNs = this.reactor.now;
     this.stream = new TcpStream(this.reactor, target.buffers, fd, this);
     this.handler = makeHandler(this);
-    this.#handshakeTimer = this.reactor.after(HANDSHAKE_TIMEOUT_MS, () => {
+    this.#handshakeTimer = this.reactor.after(target.timeouts.handshakeMs, () => {
       this.stream.close("no Connect in time");
     });
   }
@@ -339,7 +334,7 @@ export class Connection implements StreamOwner, Waiter {
    */
   get isStalled(): boolean {
     const { stream, reactor } = this;
-    const sinceNs = reactor.now - STALLED_MS * 1e6;
+    const sinceNs = reactor.now - this.target.timeouts.stalledMs * 1e6;
     const { sendingSinceNs } = stream;
     if (sendingSinceNs > 0 && sendingSinceNs < sinceNs) return true;
     if (stream.blocked || this.lastSeenNs > sinceNs) return false;

@@ -14,8 +14,6 @@ import { ErrorLog } from "./error-log.ts";
 import { defaultFeatures } from "./features.ts";
 import type { IoQueue } from "./io-queue.ts";
 import {
-  DISABLED_TIMEOUT_MS,
-  DISCOVERY_IDLE_MS,
   IO_QUEUE_ENTRIES_MAX,
   IO_QUEUES_MAX,
   KEEP_ALIVE_GRANULARITY,
@@ -147,7 +145,7 @@ export class Controller {
     this.queueLimit = IO_QUEUES_MAX;
     this.changedNamespaces.clear();
     this.notices.clear();
-    this.#disabled = this.target.reactor.after(DISABLED_TIMEOUT_MS, () => {
+    this.#disabled = this.target.reactor.after(this.target.timeouts.disabledMs, () => {
       this.end("disabled for too long");
     });
   }
@@ -193,7 +191,8 @@ export class Controller {
   #armKeepAlive(): void {
     this.#keepAlive?.cancel();
     this.#keepAlive = null;
-    const afterMs = this.#keepAliveMs || (this.discovery !== undefined ? DISCOVERY_IDLE_MS : 0);
+    const { discoveryIdleMs } = this.target.timeouts;
+    const afterMs = this.#keepAliveMs || (this.discovery !== undefined ? discoveryIdleMs : 0);
     if (afterMs === 0 || this.#ended) return;
     const { reactor } = this.target;
     const dueNs = this.#lastSeenNs() + afterMs * 1e6;

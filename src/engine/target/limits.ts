@@ -28,8 +28,8 @@ export const READ_BYTES_MAX = 8 << 20;
  * memory: a host that takes no data, sends none that it was asked for, or stops within a PDU.
  */
 export const STALLED_MS = 10_000;
-/** How often stalled connections are looked for while there are connections at all. */
-export const STALL_SCAN_MS = 1_000;
+/** How often within `STALLED_MS` such connections are looked for, while there are any at all. */
+export const STALL_SCANS = 10;
 /** Connections that have not finished Connect. One more ends the oldest of them. */
 export const HANDSHAKES_MAX = 512;
 /** Reactors that a connection may be passed through before its Connect is refused. */

@@ -17,7 +17,16 @@ import { Connection, type Negotiated } from "./connection.ts";
 import { type DiscoveryOptions, DiscoverySubsystem } from "./discovery.ts";
 import { Handshake } from "./handshake.ts";
 import { HostData } from "./host-data.ts";
-import { CONNECTIONS_MAX, HAND_OVERS_MAX, HANDSHAKES_MAX, STALL_SCAN_MS } from "./limits.ts";
+import {
+  CONNECTIONS_MAX,
+  DISABLED_TIMEOUT_MS,
+  DISCOVERY_IDLE_MS,
+  HAND_OVERS_MAX,
+  HANDSHAKE_TIMEOUT_MS,
+  HANDSHAKES_MAX,
+  STALL_SCANS,
+  STALLED_MS,
+} from "./limits.ts";
 import { RequestTable } from "./request-table.ts";
 import type { Subsystem, SubsystemBase } from "./subsystem.ts";
 
@@ -34,6 +43,16 @@ export interface TargetOptions {
   readonly log: Log;
   /** Passes a connection to another reactor. */
   readonly handOver: (moved: HandedOver) => void;
+  /** Time limits other than those of limits.ts. */
+  readonly timeouts?: Partial<TargetTimeouts> | undefined;
+}
+
+/** How long a target waits for hosts, in ms. */
+export interface TargetTimeouts {
+  readonly handshakeMs: number;
+  readonly stalledMs: number;
+  readonly discoveryIdleMs: number;
+  readonly disabledMs: number;
 }
 
 /** A connection on its way between reactors. */
@@ -51,6 +70,7 @@ export class Target {
   readonly reactor: Reactor;
   readonly buffers: RecvBuffers;
   readonly options: TargetOptions;
+  readonly timeouts: TargetTimeouts;
   readonly requests: RequestTable;
   readonly hostData: HostData;
   /** Arena offset of memory in which a parked command is looked at again. */
@@ -71,6 +91,13 @@ export class Target {
     this.reactor = reactor;
     this.buffers = buffers;
     this.options = options;
+    this.timeouts = {
+      handshakeMs: HANDSHAKE_TIMEOUT_MS,
+      stalledMs: STALLED_MS,
+      discoveryIdleMs: DISCOVERY_IDLE_MS,
+      disabledMs: DISABLED_TIMEOUT_MS,
+      ...options.timeouts,
+    };
     if (options.discovery !== undefined) this.discovery = new DiscoverySubsystem(options.discovery);
     this.requests = new RequestTable(reactor.io.capacity);
     this.hostData = new HostData(reactor.io, reactor.arena.byteLength);
@@ -168,8 +195,13 @@ export class Target {
     }
     this.connections.add(connection);
     this.#handshakes.add(connection);
-    this.#stallScan ??= this.reactor.after(STALL_SCAN_MS, () => this.#endStalled());
+    this.#scanForStalled();
     return connection;
+  }
+
+  #scanForStalled(): void {
+    const everyMs = this.timeouts.stalledMs / STALL_SCANS;
+    this.#stallScan ??= this.reactor.after(everyMs, () => this.#endStalled());
   }
 
   /** True when a connection may be passed on once more. */
@@ -210,8 +242,7 @@ export class Target {
         if (connection.isStalled) connection.close("stalled while memory is short");
       }
     }
-    if (this.connections.size === 0) return;
-    this.#stallScan = this.reactor.after(STALL_SCAN_MS, () => this.#endStalled());
+    if (this.connections.size > 0) this.#scanForStalled();
   }
 
   /**
