@@ -34,6 +34,9 @@ interface Job {
 }
 
 interface Outcome {
+  /** First folder of the file, or the name of the check. */
+  readonly layer: string;
+  readonly seconds: number;
   readonly passed: number;
   readonly failed: number;
   readonly skipped: number;
@@ -41,12 +44,15 @@ interface Outcome {
   readonly problem: string;
 }
 
+function layerOf(name: string): string {
+  return name.split("/")[0]!.replace(/\.test\.ts$/, "");
+}
+
 function fileJob(path: string): Job {
-  const layer = path.split("/")[0]!;
   const report = join(logFolder, `${path.replaceAll("/", "-")}.xml`);
   const options = [`--timeout=${TEST_TIMEOUT_MS}`, "--reporter=junit"];
   const command = ["bun", "test", ...options, `--reporter-outfile=${report}`, `./test/${path}`];
-  return { name: path, heavy: HEAVY_LAYERS.has(layer), command, report };
+  return { name: path, heavy: HEAVY_LAYERS.has(layerOf(path)), command, report };
 }
 
 /** Everything there is to run: the checks, then the test files, the heavy ones first. */
@@ -77,7 +83,9 @@ function readReport(
   return { tests: count("tests"), failures: count("failures"), skipped: count("skipped") };
 }
 
-function judge(job: Job, exitCode: number | null, timedOut: boolean): Outcome {
+type Verdict = Omit<Outcome, "layer" | "seconds">;
+
+function judge(job: Job, exitCode: number | null, timedOut: boolean): Verdict {
   const none = { passed: 0, failed: 0, skipped: 0 };
   const ending = timedOut ? `ended after ${FILE_TIMEOUT_MS / 60_000} minutes` : `exit ${exitCode}`;
   if (job.report === undefined) {
@@ -130,19 +138,21 @@ async function runJob(job: Job): Promise<Outcome> {
   clearTimeout(timer);
   endGroup(child.pid);
   running.delete(job.name);
-  const outcome = judge(job, child.exitCode, timedOut);
-  printOutcome(job, outcome, (Date.now() - startMs) / 1000, logPath);
+  const verdict = judge(job, child.exitCode, timedOut);
+  const seconds = (Date.now() - startMs) / 1000;
+  const outcome = { ...verdict, layer: layerOf(job.name), seconds };
+  printOutcome(job, outcome, logPath);
   return outcome;
 }
 
-function printOutcome(job: Job, outcome: Outcome, seconds: number, logPath: string): void {
+function printOutcome(job: Job, outcome: Outcome, logPath: string): void {
   const counts = job.report === undefined ? "" : `${outcome.passed} passed`;
   const parts = [
     counts,
     outcome.failed > 0 && outcome.problem === "" ? `${outcome.failed} failed` : "",
     outcome.skipped > 0 ? `${outcome.skipped} skipped` : "",
     outcome.problem,
-    `${seconds.toFixed(1)} s`,
+    `${outcome.seconds.toFixed(1)} s`,
   ].filter((part) => part !== "");
   const mark = outcome.failed > 0 ? "FAIL" : "ok  ";
   console.log(`${mark} ${job.name}: ${parts.join(", ")}`);
@@ -160,7 +170,7 @@ function printOutcome(job: Job, outcome: Outcome, seconds: number, logPath: stri
 /** Takes jobs from the list until none is left: the next one that may run beside what runs. */
 async function lane(queue: Job[], outcomes: Outcome[]): Promise<void> {
   while (queue.length > 0) {
-    const heavyRuns = [...running.keys()].some((name) => HEAVY_LAYERS.has(name.split("/")[0]!));
+    const heavyRuns = [...running.keys()].some((name) => HEAVY_LAYERS.has(layerOf(name)));
     const next = queue.findIndex((job) => !(job.heavy && heavyRuns));
     if (next === -1) return; // Only heavy ones are left; the lane that runs one goes on with them.
     const [job] = queue.splice(next, 1);
@@ -178,8 +188,9 @@ async function main(filters: readonly string[]): Promise<boolean> {
   const build = ["bun", "images/build.ts", "--if-changed"];
   outcomes.push(await runJob({ name: "build", heavy: false, command: build }));
   if (jobs.length === 0) {
-    console.log(`FAIL nothing is called ${filters.join(" or ")}`);
-    outcomes.push({ passed: 0, failed: 1, skipped: 0, problem: "" });
+    const problem = `nothing is called ${filters.join(" or ")}`;
+    console.log(`FAIL ${problem}`);
+    outcomes.push({ layer: "filter", seconds: 0, passed: 0, failed: 1, skipped: 0, problem });
   }
   const heartbeat = setInterval(() => {
     const names = [...running].map(
@@ -190,11 +201,26 @@ async function main(filters: readonly string[]): Promise<boolean> {
   const lanes = Array.from({ length: LANES }, () => lane(jobs, outcomes));
   await Promise.all(lanes);
   clearInterval(heartbeat);
-  const sum = (pick: (outcome: Outcome) => number) => outcomes.reduce((n, o) => n + pick(o), 0);
-  const skipped = sum((outcome) => outcome.skipped);
-  if (skipped > 0) console.log(`${skipped} skipped`);
-  const failed = sum((outcome) => outcome.failed);
-  console.log(`${sum((outcome) => outcome.passed)} passed, ${failed} failed`);
+  return summarize(outcomes);
+}
+
+/** Prints a line per layer and the closing line; true when nothing failed. */
+function summarize(outcomes: readonly Outcome[]): boolean {
+  const sum = (of: readonly Outcome[], pick: (outcome: Outcome) => number) =>
+    of.reduce((total, outcome) => total + pick(outcome), 0);
+  const counts = (of: readonly Outcome[]) => {
+    const skipped = sum(of, (outcome) => outcome.skipped);
+    const tail = skipped > 0 ? `, ${skipped} skipped` : "";
+    return `${sum(of, (o) => o.passed)} passed, ${sum(of, (o) => o.failed)} failed${tail}`;
+  };
+  console.log("");
+  for (const layer of new Set(outcomes.map((outcome) => outcome.layer))) {
+    const of = outcomes.filter((outcome) => outcome.layer === layer);
+    const seconds = sum(of, (outcome) => outcome.seconds).toFixed(0);
+    console.log(`${layer.padEnd(14)} ${counts(of)} in ${seconds} s`);
+  }
+  const failed = sum(outcomes, (outcome) => outcome.failed);
+  console.log(`${sum(outcomes, (outcome) => outcome.passed)} passed, ${failed} failed`);
   return failed === 0;
 }
 

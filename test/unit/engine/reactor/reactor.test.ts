@@ -237,6 +237,31 @@ describe("reactor", () => {
       });
     });
 
+    test("those that wait take turns at being first", () => {
+      withReactor(async (reactor) => {
+        const firsts = new Set<number>();
+        let round: number[] = [];
+        for (let id = 0; id < 3; id++) {
+          const waiter = {
+            resume() {
+              round.push(id);
+              reactor.waitForResources(waiter);
+            },
+          };
+          reactor.waitForResources(waiter);
+        }
+        for (let pass = 0; pass < 3; pass++) {
+          round = [];
+          reactor.arena.free(reactor.arena.alloc(4096, 0));
+          await reactor.submit(Op.NOP, -1, 0, 0, 0, 0);
+          expect(round.length).toBe(3);
+          firsts.add(round[0]!);
+        }
+        expect(reactor.waiterCount).toBe(3);
+        expect(firsts.size).toBeGreaterThan(1);
+      });
+    });
+
     test("one that finds too little waits on without spinning", () => {
       withReactor(async (reactor) => {
         let resumes = 0;
@@ -312,6 +337,30 @@ describe("reactor", () => {
       ]);
       expect(io.free).toBe(before);
     });
+  });
+
+  test("a promise that nobody awaits ends the loop when it fails", () => {
+    expect(() =>
+      withReactor(async (reactor) => {
+        reactor.background(
+          (async () => {
+            await reactor.sleep(1);
+            throw new Error("told");
+          })(),
+        );
+        await reactor.sleep(WATCHDOG_MS);
+      }),
+    ).toThrow("told");
+  });
+
+  test("of several failures the first is told", () => {
+    expect(() =>
+      withReactor(async (reactor) => {
+        reactor.fail(new Error("first"));
+        reactor.fail(new Error("second"));
+        await reactor.sleep(WATCHDOG_MS);
+      }),
+    ).toThrow("first");
   });
 
   test("an assertion in a handler ends the loop", () => {

@@ -177,6 +177,26 @@ describe("a stream that sends", () => {
     });
   });
 
+  test("attached bytes can be put before the end of what was reserved", () => {
+    withPair(async (a, b, reactor) => {
+      const attachBefore = (tail: number, text: string) => {
+        const at = reactor.arena.alloc(4096, 0);
+        reactor.arena.u8.set(bytesOf(text), at);
+        return a.stream.attachBefore(tail, at, text.length, at);
+      };
+      a.send(bytesOf("head+digest"));
+      expect(attachBefore(7, ", data, ")).toBe(true);
+      a.send(bytesOf(", next"));
+      a.send(bytesOf("!"));
+      expect(attachBefore(1, " and all of it")).toBe(true); // nothing of the reservation before it
+      await b.until(() => b.received.length === 40);
+      expect(b.text()).toBe("head, data, +digest, next and all of it!");
+      a.send(bytesOf("x"));
+      expect(() => a.stream.attachBefore(2, 0, 1, -1)).toThrow(AssertionError);
+      await b.until(() => b.text().endsWith("x"));
+    });
+  });
+
   test("an empty piece between others does no harm", () => {
     withPair(async (a, b) => {
       a.attach(bytesOf("first,"));
@@ -471,6 +491,7 @@ describe("the end of a stream", () => {
     withPair(async (a, b) => {
       a.send(bytesOf("last words"));
       a.stream.closeAfterSend("said");
+      expect(a.stream.reserve(1)).toBe(-1);
       expect(a.closes).toBe(0);
       await b.until(() => b.closes > 0);
       expect(b.text()).toBe("last words");
