@@ -211,7 +211,7 @@ export function decodeAttributeMap(map: AttributeMap): Attributes {
     clean: bytes(Tag.CLEAN)[0] === 1,
     share,
     allowedHosts: decodeHosts(bytes(Tag.HOSTS)),
-    reservation: bytes(Tag.RESERVATION),
+    reservation: bytes(Tag.RESERVATION).slice(),
     txnId: text(Tag.TXN),
     createdAtMs: count(Tag.CREATED),
     sourceUuid: uuid(Tag.SOURCE),

@@ -41,11 +41,16 @@ export class Cleaner {
     this.#options = options;
   }
 
+  /** True when everything that was given up has come back. */
+  get isReclaimed(): boolean {
+    return !this.#reclaiming && !this.#options.space.hasReleased;
+  }
+
   /** Looks for work: clusters in limbo, deleted objects, a stock below its mark. */
   kick(): void {
     if (this.#stopped) return;
     const { space, spawn } = this.#options;
-    if (space.limbo.length > 0 && !this.#reclaiming) {
+    if (space.hasReleased && !this.#reclaiming) {
       this.#reclaiming = true;
       spawn(() => this.#reclaim());
     }
@@ -97,20 +102,21 @@ export class Cleaner {
     return Math.max(0, stock - space.zeroed);
   }
 
-  /** Moves clusters from limbo to free. */
+  /** Waits for the requests to clusters that were given up; then they are free, or their own again. */
   async #reclaim(): Promise<void> {
     const { space, epochs, device, clusterBytes } = this.#options;
-    while (space.limbo.length > 0 && !this.#stopped) {
-      const clusters = space.takeLimbo();
+    while (space.hasReleased && !this.#stopped) {
+      const { limbo, lone } = space.takeReleased();
       await epochs.grace();
-      for (let i = 0; i < clusters.length; ) {
+      space.unshare(lone);
+      for (let i = 0; i < limbo.length; ) {
         let end = i + 1;
-        while (end < clusters.length && clusters[end] === clusters[end - 1]! + 1) end++;
+        while (end < limbo.length && limbo[end] === limbo[end - 1]! + 1) end++;
         // Advice: what the disk makes of it is its business.
-        await device.discard(clusters[i]! * clusterBytes, (end - i) * clusterBytes);
+        await device.discard(limbo[i]! * clusterBytes, (end - i) * clusterBytes);
         i = end;
       }
-      space.limboOver(clusters);
+      space.limboOver(limbo);
       this.#options.onSupply();
       this.kick();
     }

@@ -36,7 +36,7 @@ export class ClusterOp implements CommitWaiter {
   }
 
   committed(isDurable: boolean): void {
-    this.#ops.finish(this, isDurable ? IoStatus.OK : IoStatus.DEVICE_IO);
+    this.#ops.onCommitted(this, isDurable);
   }
 }
 
@@ -160,7 +160,7 @@ export class ClusterOps {
       this.#core.journal.append(record.bytes, record.at, {
         committed: (isDurable) => {
           if (isDurable) this.#queueCopy(op);
-          else this.finish(op, IoStatus.DEVICE_IO);
+          else this.onCommitted(op, false);
         },
       });
     }
@@ -187,7 +187,7 @@ export class ClusterOps {
   onNoSupply(status: IoStatus): void {
     const starved = this.#starved;
     this.#starved = [];
-    for (const op of starved) this.finish(op, status);
+    for (const op of starved) this.#finish(op, status);
   }
 
   // -------------------------------------------------------------------------------- copying
@@ -205,7 +205,7 @@ export class ClusterOps {
         const status = await this.#copy(op);
         this.#copies--;
         if (status === IoStatus.OK) this.#commitMap(op);
-        else this.finish(op, status);
+        else this.#finish(op, status);
         this.#startCopies();
       });
     }
@@ -229,8 +229,13 @@ export class ClusterOps {
 
   // ------------------------------------------------------------------------------ finishing
 
+  /** The record of an operation is durable, or the journal has failed. */
+  onCommitted(op: ClusterOp, isDurable: boolean): void {
+    this.#finish(op, isDurable ? IoStatus.OK : this.#core.refusal());
+  }
+
   /** Ends an operation and lets those who wait for it go on, or fail. */
-  finish(op: ClusterOp, status: IoStatus): void {
+  #finish(op: ClusterOp, status: IoStatus): void {
     const replica = op.replica!;
     const { io, spans } = this.#core;
     if (status !== IoStatus.OK) this.#undo(op);

@@ -241,7 +241,7 @@ export class PoolCore implements JournalHost, StateEffects {
     forEachRecord(records, from, to, (type, payload) => {
       applyRecord(this.state, type, payload, this);
     });
-    if (this.space.limbo.length > 0) this.cleaner.kick();
+    if (this.space.hasReleased) this.cleaner.kick();
   }
 
   afterCommit(): void {

@@ -249,6 +249,7 @@ export class Pool {
   delete(uuid: string): Promise<void> {
     return this.#exclusive(async () => {
       const replica = this.get(uuid);
+      if (this.#core.isFaulted) throw this.#core.failure(`deleting ${replica.name}`);
       await replica.close();
       const record = new RecordEncoder(64).delete(replica.object.id);
       await this.#commit(record, `deleting ${replica.name}`);
@@ -416,7 +417,7 @@ export class Pool {
   destroy(): Promise<void> {
     return this.#exclusive(async () => {
       await this.#close("destroyed", async () => {
-        if (!this.#core.isFaulted) await this.#geometry.wipe();
+        if (this.health.status !== "Offline") await this.#geometry.wipe();
       });
     });
   }

@@ -46,7 +46,9 @@ export class Space {
   /** Free clusters promised to operations that have not taken them yet. */
   promised = 0;
   /** Clusters in limbo, in the order in which they came. */
-  readonly limbo: number[] = [];
+  readonly #limbo: number[] = [];
+  /** Clusters that only one object refers to any more, as (family, index, cluster). */
+  readonly #lone: number[] = [];
   /** Objects that were deleted and whose clusters are still being given back. */
   readonly #dying: { readonly object: PoolObject; at: number }[] = [];
   #takeAt = 0;
@@ -274,34 +276,29 @@ export class Space {
     this.references[cluster] = left;
     if (left === 0) {
       this.use[cluster] = ClusterUse.LIMBO;
-      this.limbo.push(cluster);
+      this.#limbo.push(cluster);
       this.free++;
-    } else if (left === 1) this.#unshare(object, index, cluster);
-  }
-
-  /** The only object left that refers to the cluster may write to it again without a copy. */
-  #unshare(object: PoolObject, index: number, cluster: number): void {
-    const family = this.#state.families.get(object.family);
-    if (family === undefined) return;
-    for (const other of family) {
-      if (other === object || index >= other.map.length) continue;
-      const entry = other.map[index]!;
-      if (entry < 0 || (entry & CLUSTER_MASK) !== cluster) continue;
-      assert((entry & SHARED) !== 0, "a cluster with two references is marked as shared");
-      other.map[index] = entry & ~SHARED;
-      other.shared--;
-      this.updateReserve(other);
-      return;
-    }
+    } else if (left === 1) this.#lone.push(object.family, index, cluster);
   }
 
   // -------------------------------------------------------------------- the way back to free
 
-  /** Takes all clusters in limbo out of it; they still count as free. */
-  takeLimbo(): Int32Array {
-    const batch = Int32Array.from(this.limbo);
-    this.limbo.length = 0;
-    return batch.sort();
+  /** True when requests to given-up clusters have to be waited for. */
+  get hasReleased(): boolean {
+    return this.#limbo.length > 0 || this.#lone.length > 0;
+  }
+
+  /**
+   * What was given up since the last call: clusters that nobody refers to any more (ascending; they
+   * count as free), and those that only one object refers to. Reads of the objects that gave them up
+   * may still be under way, so neither may be written to yet.
+   */
+  takeReleased(): { readonly limbo: Int32Array; readonly lone: readonly number[] } {
+    const limbo = Int32Array.from(this.#limbo).sort();
+    const lone = this.#lone.slice();
+    this.#limbo.length = 0;
+    this.#lone.length = 0;
+    return { limbo, lone };
   }
 
   /** No request is under way any more to clusters that were in limbo. */
@@ -311,6 +308,21 @@ export class Space {
       this.use[cluster] = ClusterUse.DIRTY;
     }
     this.dirty += clusters.length;
+  }
+
+  /** The only objects left that refer to these clusters may write to them without a copy again. */
+  unshare(lone: readonly number[]): void {
+    for (let i = 0; i < lone.length; i += 3) {
+      const [family, index, cluster] = [lone[i]!, lone[i + 1]!, lone[i + 2]!];
+      if (this.references[cluster] !== 1) continue;
+      for (const object of this.#state.families.get(family) ?? []) {
+        const entry = object.map[index] ?? -1;
+        if (entry < 0 || (entry & CLUSTER_MASK) !== cluster || (entry & SHARED) === 0) continue;
+        object.map[index] = entry & ~SHARED;
+        object.shared--;
+        this.updateReserve(object);
+      }
+    }
   }
 
   /** Takes a run of dirty clusters for zeroing: [first, count], or null when there is none. */

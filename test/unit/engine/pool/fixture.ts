@@ -75,6 +75,8 @@ export async function expectSound(pool: Pool): Promise<void> {
   const { core } = pool;
   const { space, state } = core;
   await until(pool.reactor, () => space.reap(1 << 20));
+  core.cleaner.kick();
+  await until(pool.reactor, () => core.cleaner.isReclaimed);
   const verified = verifyState(state, core.superblock, CHECK_ERRORS_MAX);
   expect(verified.errors).toEqual([]);
   expect(space.references).toEqual(verified.references);

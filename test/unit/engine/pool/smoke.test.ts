@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import { importPool } from "../../../../src/engine/pool/index.ts";
-import { probeBdev, withReactor } from "../../../support/reactor.ts";
 import { IoOp } from "../../../../src/engine/reactor/io-table.ts";
+import { probeBdev, withReactor } from "../../../support/reactor.ts";
 import { expectSound, KIB, pattern, smallPool } from "./fixture.ts";
 
 test("smoke", () => {
