@@ -181,6 +181,11 @@ export class TcpStream implements CqeHandler, TurnEnd {
   bytesSent = 0;
   /** Set once `close` was called or the peer went away. */
   closing = false;
+  /**
+   * Most bytes that a receive into an empty buffer takes. An owner that knows a header comes next,
+   * and then much data that it has a place for, asks for the header alone.
+   */
+  receiveBytes = RECV_BUFFER_BYTES;
 
   readonly #owner: StreamOwner;
   readonly #buffers: RecvBuffers;
@@ -325,7 +330,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
       this.#releaseBuffer();
       const poll = this.#more ? 0 : RecvSendFlag.POLL_FIRST;
       const op = Op.RECV | SqeFlag.BUFFER_SELECT | poll;
-      const at = ring.prep(op, this.fd, 0, RECV_BUFFER_BYTES, 0, 0, TOKEN_RECV, this.#handler);
+      const at = ring.prep(op, this.fd, 0, this.receiveBytes, 0, 0, TOKEN_RECV, this.#handler);
       ring.sqes[at + 10] = BUFFER_GROUP;
     } else {
       if (this.#base + RECV_BUFFER_BYTES - this.end < RECV_ROOM_MIN || (this.pos & 3) !== 0) {

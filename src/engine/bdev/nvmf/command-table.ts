@@ -4,7 +4,7 @@
  * answer, finds nobody.
  */
 import { assert } from "../../../assert.ts";
-import { QUEUE_DEPTH_MAX } from "./limits.ts";
+import { LARGE_READ_BYTES_MIN, QUEUE_DEPTH_MAX } from "./limits.ts";
 
 const INDEX_BITS = 10;
 const INDEX_MASK = (1 << INDEX_BITS) - 1;
@@ -53,6 +53,9 @@ export class CommandTable {
   readonly status: Int32Array;
   readonly dword0: Int32Array;
   readonly dword1: Int32Array;
+
+  /** Reads of `LARGE_READ_BYTES_MIN` and more among the commands in flight. */
+  largeReads = 0;
 
   readonly #free: Int32Array;
   readonly #generation: Uint8Array;
@@ -115,6 +118,7 @@ export class CommandTable {
     this.sentMark[index] = 0;
     this.deadlineNs[index] = deadlineNs;
     this.order[index] = this.#orders++;
+    if (direction === Direction.IN && dataBytes >= LARGE_READ_BYTES_MIN) this.largeReads++;
     return index;
   }
 
@@ -129,6 +133,9 @@ export class CommandTable {
   release(index: number): void {
     assert(this.state[index] !== CommandState.FREE, "a released command was in flight");
     this.state[index] = CommandState.FREE;
+    if (this.direction[index] === Direction.IN && this.dataBytes[index]! >= LARGE_READ_BYTES_MIN) {
+      this.largeReads--;
+    }
     this.cid[index] = NONE;
     this.#free[this.#freeCount++] = index;
   }

@@ -14,6 +14,8 @@ export const IO_QUEUES_MAX = 128;
 export const COPY_BYTES_MAX = 8192;
 /** Read data of at least this size still to come is received straight into its buffer. */
 export const RECEIVE_INTO_BYTES_MIN = 8192;
+/** Reads, and data PDUs, of at least this size are worth a receive of their own. */
+export const LARGE_READ_BYTES_MIN = 64 << 10;
 /** R2Ts that a controller may have outstanding for one command. More end the connection. */
 export const R2T_PER_COMMAND_MAX = 4;
 /** How long a termination request may take to leave before the connection is closed anyway. */

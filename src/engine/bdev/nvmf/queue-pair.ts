@@ -24,12 +24,14 @@ import {
   termErrorNames,
 } from "../../../nvme/pdu.ts";
 import type { Arena, Waiter } from "../../reactor/arena.ts";
+import { RECV_BUFFER_BYTES } from "../../reactor/limits.ts";
 import type { Reactor } from "../../reactor/reactor.ts";
 import { recvBuffersOf, type StreamOwner, TcpStream } from "../../reactor/tcp-stream.ts";
 import { CommandState, CommandTable, Direction } from "./command-table.ts";
 import {
   COPY_BYTES_MAX,
   H2C_DATA_BYTES_MIN,
+  LARGE_READ_BYTES_MIN,
   R2T_PER_COMMAND_MAX,
   RECEIVE_INTO_BYTES_MIN,
   TERM_LINGER_MS,
@@ -105,6 +107,7 @@ export class QueuePair implements StreamOwner, Waiter {
   #inLeft = 0;
   #inBytes = 0;
   #inEnds = false;
+  #lastDataBytes = 0;
 
   constructor(
     reactor: Reactor,
@@ -367,6 +370,26 @@ export class QueuePair implements StreamOwner, Waiter {
   // ----------------------------------------------------------------------------------- receiving
 
   onBytes(): void {
+    this.#parse();
+    this.#expect();
+  }
+
+  /**
+   * When nothing but large read data is to come, only the next header is received, so that the data
+   * goes straight to its place.
+   */
+  #expect(): void {
+    const { commands, stream } = this;
+    const onlyLarge =
+      commands.largeReads > 0 &&
+      commands.largeReads === commands.inFlight &&
+      this.#lastDataBytes >= LARGE_READ_BYTES_MIN;
+    stream.receiveBytes = onlyLarge
+      ? (this.#inIndex === NONE ? 0 : this.#dataDigest) + PduBytes.DATA + this.#headerDigest
+      : RECV_BUFFER_BYTES;
+  }
+
+  #parse(): void {
     const { stream } = this;
     const i32 = this.#i32;
     while (!stream.closing && !stream.blocked) {
@@ -518,6 +541,7 @@ export class QueuePair implements StreamOwner, Waiter {
     this.#inAt = commands.dataAt[index]! + offset;
     this.#inLeft = length;
     this.#inBytes = length;
+    this.#lastDataBytes = length;
     this.#inEnds = ends;
     return true;
   }
@@ -543,6 +567,7 @@ export class QueuePair implements StreamOwner, Waiter {
     this.#inAt += this.#inLeft;
     this.#inLeft = 0;
     if (this.#dataDigest === 0) this.#endData();
+    this.#expect();
   }
 
   /** All data of the present PDU is in place: checks the digest behind it. False: it is not there. */

@@ -158,6 +158,26 @@ describe("data", () => {
     });
   });
 
+  for (const digests of ["", "?hdgst&ddgst"]) {
+    test(`large reads one after the other, and small ones between them, "${digests}"`, () => {
+      withFakeTarget(async (s) => {
+        const bdev = await s.open({ queueDepth: 6 }, digests);
+        s.target.memory.set(pattern(s.target.memory.byteLength, 8));
+        for (let round = 0; round < 3; round++) {
+          const lengths = [128, 64, 256, 128, 4, 128, 128, 68, 128].map((n) => n * KIB);
+          const reads = lengths.map((n, i) => s.start(bdev, IoOp.READ, i * 4096, n));
+          await s.until("all end", () => reads.every((r) => r.status === IoStatus.OK));
+          reads.forEach((read, i) => {
+            const expected = s.target.memory.subarray(i * 4096, i * 4096 + lengths[i]!);
+            expect([i, Buffer.compare(read.bytes(), expected)]).toEqual([i, 0]);
+            read.free();
+          });
+        }
+        await bdev.close();
+      });
+    });
+  }
+
   test("requests longer than MDTS are split, and end once", () => {
     withFakeTarget(async (s) => {
       s.target.facts.mdts = 4; // 64 KiB
