@@ -76,8 +76,13 @@ export class Cleaner {
   }
 
   /** Stops taking up work; resolves when what is under way has ended. */
-  async stop(): Promise<void> {
+  stop(): Promise<void> {
     this.#stopped = true;
+    return this.idle();
+  }
+
+  /** Resolves when there is nothing to be done. */
+  async idle(): Promise<void> {
     while (this.#reclaiming || this.#zeroing || this.#reaping) {
       await new Promise<void>((resolve) => {
         this.#idle.push(resolve);

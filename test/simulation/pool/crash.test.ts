@@ -8,10 +8,10 @@
 import { expect, test } from "bun:test";
 import { createPool, type Pool } from "../../../src/engine/pool/index.ts";
 import type { Reactor } from "../../../src/engine/reactor/reactor.ts";
+import { Random } from "../../support/random.ts";
 import { withReactor } from "../../support/reactor.ts";
 import { expectSound, KIB, MIB } from "../../unit/engine/pool/fixture.ts";
 import type { ModelDevice } from "./model.ts";
-import { Random } from "./random.ts";
 import { damageOneCopy, expectModel, expectUsable, rebase, recover } from "./recovered.ts";
 import { SimDisk } from "./sim-disk.ts";
 import { Workload } from "./workload.ts";

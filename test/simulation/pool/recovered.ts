@@ -7,9 +7,9 @@ import { SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS } from "../../../src/engine/pool/s
 import { IoOp } from "../../../src/engine/reactor/io-table.ts";
 import type { Reactor } from "../../../src/engine/reactor/reactor.ts";
 import { IoStatus } from "../../../src/errors.ts";
+import type { Random } from "../../support/random.ts";
 import { expectSound } from "../../unit/engine/pool/fixture.ts";
 import { type Event, ModelDevice, possible } from "./model.ts";
-import type { Random } from "./random.ts";
 import { SECTOR_BYTES, SimDisk } from "./sim-disk.ts";
 import { readVersions, request } from "./workload.ts";
 

@@ -17,7 +17,7 @@ import { rangeStatus } from "../../../src/engine/bdev/range.ts";
 import { IoFlag, IoOp } from "../../../src/engine/reactor/io-table.ts";
 import type { Reactor } from "../../../src/engine/reactor/reactor.ts";
 import { IoStatus } from "../../../src/errors.ts";
-import { Random } from "./random.ts";
+import { Random } from "../../support/random.ts";
 
 export const SECTOR_BYTES = 512;
 /** What a disk holds that nobody has written to. */

@@ -10,8 +10,8 @@ import {
 import { IoFlag, IoOp } from "../../../src/engine/reactor/io-table.ts";
 import { ioPromise, type Reactor } from "../../../src/engine/reactor/reactor.ts";
 import { IoStatus, TrilithError } from "../../../src/errors.ts";
+import type { Random } from "../../support/random.ts";
 import { type Event, fillSectors, ModelDevice, type Version, versionIn } from "./model.ts";
-import type { Random } from "./random.ts";
 import { SECTOR_BYTES, type SimDisk } from "./sim-disk.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
@@ -42,7 +42,11 @@ export interface WorkloadOptions {
 
 /** A UUID that the seed determines. */
 function uuidFrom(random: Random): string {
-  const hex = () => random.u32().toString(16).padStart(8, "0");
+  const hex = () =>
+    random
+      .below(2 ** 32)
+      .toString(16)
+      .padStart(8, "0");
   const [a, b, c, d] = [hex(), hex(), hex(), hex()];
   return `${a}-${b.slice(0, 4)}-4${b.slice(5)}-8${c.slice(1, 4)}-${c.slice(4)}${d}`;
 }
