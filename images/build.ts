@@ -34,7 +34,7 @@ function isCurrent(): boolean {
  * `new Worker(new URL("./worker.ts", import.meta.url))` means the same there and in the sources.
  * The names of Workers must therefore differ.
  */
-const entryPoints = ["src/main.ts", "src/engine/reactor/worker.ts"];
+const entryPoints = ["src/main.ts", "src/engine/reactor/worker.ts", "src/demo/load-worker.ts"];
 
 async function build(): Promise<void> {
   // Built elsewhere and renamed: an executable that runs is not disturbed, and none is half there.

@@ -20,6 +20,11 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./bench.ts")).benchCommand,
   },
   {
+    name: "demo",
+    summary: "show a mirrored volume that outlives its nodes",
+    load: async () => (await import("./demo.ts")).demoCommand,
+  },
+  {
     name: "engine",
     summary: "run the storage engine alone",
     load: async () => (await import("./engine.ts")).engineCommand,

@@ -1,28 +1,14 @@
 /**
- * The reactors of an engine, as the main thread sees them: starts a Worker each, one after the
+ * The reactors of an engine, as the main thread sees them: starts a thread each, one after the
  * other, calls them, and stops them. A reactor that dies takes the process with it: what it served
  * cannot be told apart from what it left half done.
  */
-import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
-import { closeFd, eventFd, libraryFds, wakeEventFd } from "../../../ffi/index.ts";
 import { assert } from "../../assert.ts";
-import { TrilithError } from "../../errors.ts";
 import type { MainMethods, ShardMethods, ShardOptions } from "../shard/methods.ts";
-import { REACTOR_START_MS } from "./limits.ts";
-import { type Envelope, Mailbox } from "./mailbox.ts";
-import type { WorkerInput } from "./worker-input.ts";
+import type { Mailbox } from "./mailbox.ts";
+import { type ReactorThread, startReactorThread } from "./thread.ts";
 
-type ShardMailbox = Mailbox<MainMethods, ShardMethods>;
-type ShardCall = ShardMailbox["call"];
-
-interface Member {
-  readonly worker: Worker;
-  readonly port: MessagePort;
-  readonly wakeFd: number;
-  readonly mailbox: ShardMailbox;
-  /** Resolves when the Worker has ended. */
-  readonly ended: Promise<void>;
-}
+type ShardCall = Mailbox<MainMethods, ShardMethods>["call"];
 
 export interface GroupOptions {
   /** What the main thread does for reactor `index`. */
@@ -33,7 +19,7 @@ export interface GroupOptions {
 
 export class ReactorGroup {
   readonly #options: GroupOptions;
-  readonly #members: Member[] = [];
+  readonly #threads: ReactorThread<MainMethods, ShardMethods>[] = [];
   #stopping = false;
 
   constructor(options: GroupOptions) {
@@ -41,66 +27,30 @@ export class ReactorGroup {
   }
 
   get size(): number {
-    return this.#members.length;
+    return this.#threads.length;
   }
 
   /** Starts one more reactor; resolves when its loop runs. */
   async start(shard: ShardOptions): Promise<void> {
     const { index } = shard;
-    assert(index === this.#members.length, "reactors start in order");
-    const wakeFd = eventFd();
-    const { port1: port, port2 } = new MessageChannel();
-    const input: WorkerInput = { libraries: libraryFds(), port: port2, wakeFd, shard };
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), {
-      workerData: input,
-      transferList: [port2],
-    });
-    const ready = Promise.withResolvers<void>();
-    const ended = Promise.withResolvers<void>();
-    let isReady = false;
-    const die = (error: unknown): void => {
-      if (!isReady) ready.reject(error);
-      else if (!this.#stopping) this.#options.onDeath(index, error);
-    };
-    const mailbox: ShardMailbox = new Mailbox<MainMethods, ShardMethods>({
-      post: (envelope) => {
-        port.postMessage(envelope);
-        wakeEventFd(wakeFd);
-      },
-      local: {
-        ...this.#options.serve(index),
-        ready: async () => {
-          isReady = true;
-          ready.resolve();
+    assert(index === this.#threads.length, "reactors start in order");
+    this.#threads.push(
+      await startReactorThread<MainMethods, ShardMethods>({
+        name: `reactor ${index}`,
+        url: new URL("./worker.ts", import.meta.url),
+        input: { shard },
+        local: this.#options.serve(index),
+        onDeath: (error) => {
+          if (!this.#stopping) this.#options.onDeath(index, error);
         },
-      },
-      onFatal: die,
-    });
-    port.on("message", (envelope: Envelope) => mailbox.receive(envelope));
-    worker.on("error", die);
-    worker.on("exit", () => {
-      ended.resolve();
-      mailbox.close(`reactor ${index} has ended`);
-      die(new Error("its thread has ended"));
-    });
-    this.#members.push({ worker, port, wakeFd, mailbox, ended: ended.promise });
-    const timer = setTimeout(() => {
-      ready.reject(new TrilithError("Timeout", `reactor ${index} did not start in time`));
-    }, REACTOR_START_MS);
-    try {
-      await ready.promise;
-    } catch (error) {
-      this.#members.pop();
-      throw error;
-    } finally {
-      clearTimeout(timer);
-    }
+      }),
+    );
   }
 
-  #member(index: number): Member {
-    const member = this.#members[index];
-    assert(member !== undefined, `reactor ${index} exists`);
-    return member;
+  #thread(index: number): ReactorThread<MainMethods, ShardMethods> {
+    const thread = this.#threads[index];
+    assert(thread !== undefined, `reactor ${index} exists`);
+    return thread;
   }
 
   /** Calls one reactor. */
@@ -109,8 +59,10 @@ export class ReactorGroup {
     method: K,
     input: Parameters<ShardMethods[K]>[0],
   ): ReturnType<ShardMethods[K]> {
-    const { mailbox } = this.#member(index);
-    return (mailbox.call as ShardCall)(method, input as never) as ReturnType<ShardMethods[K]>;
+    const { mailbox } = this.#thread(index);
+    return (mailbox.call as ShardCall).call(mailbox, method, input as never) as ReturnType<
+      ShardMethods[K]
+    >;
   }
 
   /** Calls every reactor; rejects with the first error. Results are in the order of reactors. */
@@ -118,7 +70,7 @@ export class ReactorGroup {
     method: K,
     input: Parameters<ShardMethods[K]>[0],
   ): Promise<Awaited<ReturnType<ShardMethods[K]>>[]> {
-    const calls = this.#members.map((_member, index) => this.call(index, method, input));
+    const calls = this.#threads.map((_thread, index) => this.call(index, method, input));
     return Promise.all(calls) as Promise<Awaited<ReturnType<ShardMethods[K]>>[]>;
   }
 
@@ -128,7 +80,7 @@ export class ReactorGroup {
     method: K,
     input: Parameters<ShardMethods[K]>[0],
   ): void {
-    this.#member(index).mailbox.tell(method, input as never);
+    this.#thread(index).mailbox.tell(method, input as never);
   }
 
   /** Has every reactor end what it serves, then ends the loops and threads. */
@@ -136,11 +88,8 @@ export class ReactorGroup {
     await this.callAll("drainFront", {});
     await this.callAll("drainDevices", {});
     this.#stopping = true;
-    for (const { mailbox } of this.#members) mailbox.tell("stop", {});
-    await Promise.all(this.#members.map(({ ended }) => ended));
-    for (const { port, wakeFd } of this.#members) {
-      port.close();
-      closeFd(wakeFd);
-    }
+    for (const { mailbox } of this.#threads) mailbox.tell("stop", {});
+    await Promise.all(this.#threads.map(({ ended }) => ended));
+    for (const thread of this.#threads) thread.release();
   }
 }

@@ -1,13 +1,7 @@
-/** What the main thread passes to the Worker of a reactor. */
-import type { MessagePort } from "node:worker_threads";
-import type { LibraryFds } from "../../../ffi/index.ts";
+/** What the main thread passes to the thread of an engine's reactor. */
 import type { ShardOptions } from "../shard/methods.ts";
+import type { ThreadInput } from "./thread.ts";
 
-export interface WorkerInput {
-  /** Read by `ffi/library.ts`. */
-  readonly libraries: LibraryFds;
-  readonly port: MessagePort;
-  /** An eventfd: written when messages are on the port. */
-  readonly wakeFd: number;
+export interface WorkerInput extends ThreadInput {
   readonly shard: ShardOptions;
 }

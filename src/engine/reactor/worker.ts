@@ -3,61 +3,14 @@
  * the loop, which never returns to the thread's event loop: messages are taken from the port when
  * the eventfd that goes with it is readable.
  */
-import { type MessagePort, receiveMessageOnPort, workerData } from "node:worker_threads";
-import { allocNative, Op, setAffinity } from "../../../ffi/index.ts";
+import { workerData } from "node:worker_threads";
+import { setAffinity } from "../../../ffi/index.ts";
 import type { MainMethods, ShardMethods } from "../shard/methods.ts";
 import { Shard } from "../shard/shard.ts";
+import { Doorbell } from "./doorbell.ts";
 import { type Envelope, Mailbox } from "./mailbox.ts";
-import { type CqeHandler, cancelFd, Reactor } from "./reactor.ts";
+import { Reactor } from "./reactor.ts";
 import type { WorkerInput } from "./worker-input.ts";
-
-/** Takes messages off the port whenever its eventfd was written. */
-class Doorbell implements CqeHandler {
-  readonly #reactor: Reactor;
-  readonly #port: MessagePort;
-  readonly #fd: number;
-  readonly #counter = allocNative(8);
-  readonly #handler: number;
-  readonly #onMessage: (envelope: Envelope) => void;
-  #closing: (() => void) | null = null;
-
-  constructor(reactor: Reactor, input: WorkerInput, onMessage: (envelope: Envelope) => void) {
-    this.#reactor = reactor;
-    this.#port = input.port;
-    this.#fd = input.wakeFd;
-    this.#onMessage = onMessage;
-    this.#handler = reactor.addHandler(this);
-    this.#arm();
-  }
-
-  #arm(): void {
-    const { address } = this.#counter;
-    this.#reactor.ring.prep(Op.READ, this.#fd, address, 8, 0, 0, 0, this.#handler);
-  }
-
-  onCqe(): void {
-    if (this.#closing !== null) {
-      this.#reactor.removeHandler(this.#handler);
-      this.#closing();
-      return;
-    }
-    // Armed before the port is emptied: a message that comes later rings again.
-    this.#arm();
-    for (;;) {
-      const message = receiveMessageOnPort(this.#port);
-      if (message === undefined) return;
-      this.#onMessage(message.message as Envelope);
-    }
-  }
-
-  async close(): Promise<void> {
-    const closed = new Promise<void>((resolve) => {
-      this.#closing = resolve;
-    });
-    await cancelFd(this.#reactor, this.#fd);
-    await closed;
-  }
-}
 
 const input = workerData as WorkerInput;
 const { port, shard: options } = input;
