@@ -83,22 +83,32 @@ export class Membership {
     });
   }
 
-  /** Takes the device away from a child and closes it, once nothing of it is in flight. */
+  /**
+   * Takes the device away from a child at once, and closes it when nothing of it is in flight;
+   * resolves then. A child gets another device only after that (`child.detaching`).
+   */
   async detach(child: Child): Promise<void> {
-    await child.detaching;
     const { device } = child;
-    if (device === null) return;
-    child.unlisten?.();
-    child.unlisten = null;
-    child.device = null;
-    child.detaching = this.#closeDevice(child, device).finally(() => {
-      child.detaching = null;
-    });
+    if (device !== null) {
+      child.unlisten?.();
+      child.unlisten = null;
+      child.device = null;
+      const before = child.detaching;
+      const closing = this.#closeDevice(child, device, before).finally(() => {
+        if (child.detaching === closing) child.detaching = null;
+      });
+      child.detaching = closing;
+    }
     await child.detaching;
   }
 
-  async #closeDevice(child: Child, device: ChildDevice): Promise<void> {
+  async #closeDevice(
+    child: Child,
+    device: ChildDevice,
+    before: Promise<void> | null,
+  ): Promise<void> {
     const { io } = this.#core;
+    await before;
     // A device that has failed ends what it has in flight; a lost connection does so at once.
     await io.childIdle(child.index);
     io.bdevs[child.index] = null;
