@@ -3,9 +3,9 @@ import { TrilithError } from "../../errors.ts";
 import { type Bdev, bdevBytes } from "../bdev/bdev.ts";
 import type { Extent } from "./area.ts";
 import type { PoolCore } from "./core.ts";
-import { must } from "./device.ts";
+import { must, type PoolDevice } from "./device.ts";
 import { checkClusterCount, checkpointSlotBytes, objectCheckpointBytes } from "./layout.ts";
-import { EXTENTS_MAX, GRANULE_BYTES, PROBE_HEAD_BYTES } from "./limits.ts";
+import { EXTENTS_MAX, GRANULE_BYTES, PROBE_HEAD_BYTES, PROBE_TAIL_BYTES } from "./limits.ts";
 import { attributeBytes } from "./records.ts";
 import type { PoolObject } from "./state.ts";
 import { encodeSuperblock, SUPERBLOCK_OFFSETS, type Superblock } from "./superblock.ts";
@@ -138,18 +138,23 @@ export class Geometry {
     this.#core.ops.onSupply();
   }
 
-  /** Wipes what identifies the pool. */
+  /** Wipes the pool off its disk: what is looked at before a pool is made is zeroes afterwards. */
   async wipe(): Promise<void> {
-    const { device, bdev } = this.#core;
-    await wipeHead(device, bdev);
+    await wipeEnds(this.#core.device);
   }
 }
 
-/** Zeroes the head of a disk, where the superblocks are, durably. */
-export async function wipeHead(device: PoolCore["device"], bdev: Bdev): Promise<void> {
-  const bytes = Math.min(PROBE_HEAD_BYTES, bdevBytes(bdev));
-  must(await device.zero(0, bytes, false), `wiping ${bdev.name}`);
-  must(await device.flush(), `wiping ${bdev.name}`);
+/** Zeroes head and tail of a disk durably; the head, with the superblocks, first. */
+export async function wipeEnds(device: PoolDevice): Promise<void> {
+  const { bdev } = device;
+  const deviceBytes = bdevBytes(bdev);
+  const head = Math.min(PROBE_HEAD_BYTES, deviceBytes);
+  const tail = Math.min(PROBE_TAIL_BYTES, deviceBytes);
+  const doing = `wiping ${bdev.name}`;
+  must(await device.zero(0, head, false), doing);
+  must(await device.flush(), doing);
+  must(await device.zero(deviceBytes - tail, tail, false), doing);
+  must(await device.flush(), doing);
 }
 
 function bytesOf(extents: readonly Extent[]): number {

@@ -17,16 +17,11 @@ import { CheckpointSource } from "./checkpoint-source.ts";
 import { corrupted, uuidBytes } from "./codec.ts";
 import { PoolCore } from "./core.ts";
 import { must, PoolDevice } from "./device.ts";
-import { wipeHead } from "./geometry.ts";
+import { wipeEnds } from "./geometry.ts";
 import { Journal, journalSlots } from "./journal.ts";
 import { JOURNAL_BLOCK_BYTES } from "./journal-format.ts";
 import { planLayout } from "./layout.ts";
-import {
-  CHECK_ERRORS_MAX,
-  CLUSTER_BYTES_DEFAULT,
-  GRANULE_BYTES,
-  PROBE_TAIL_BYTES,
-} from "./limits.ts";
+import { CHECK_ERRORS_MAX, CLUSTER_BYTES_DEFAULT, GRANULE_BYTES } from "./limits.ts";
 import { chooseSuperblock, type LoadedPool, loadPool, readSuperblocks, slotBytes } from "./load.ts";
 import { Pool } from "./pool.ts";
 import { type DiskContent, probeDisk } from "./probe.ts";
@@ -130,11 +125,7 @@ async function format(
   const deviceBytes = bdevBytes(bdev);
   const layout = planLayout(deviceBytes, clusterBytes, journalBytes);
   const doing = `making pool ${name} on ${bdev.name}`;
-  if (wipe) {
-    await wipeHead(device, bdev);
-    const tail = Math.min(PROBE_TAIL_BYTES, deviceBytes);
-    must(await device.zero(deviceBytes - tail, tail, false), doing);
-  }
+  if (wipe) await wipeEnds(device);
   const tag = new DataView(uuidBytes(randomUUID()).buffer).getUint32(0, true);
   const superblock: Superblock = {
     name,
