@@ -7,8 +7,8 @@
  * `stats`; each is answered by one line of JSON. At the end of the input it closes everything,
  * prints what the reactor still holds beyond what it started with, and exits.
  */
-import { writeSync } from "node:fs";
-import { allocNative, closeFd, listenTcp, localAddress, Op } from "../../ffi/index.ts";
+import { readSync, writeSync } from "node:fs";
+import { closeFd, listenTcp, localAddress, Op } from "../../ffi/index.ts";
 import type { Bdev } from "../../src/engine/bdev/bdev.ts";
 import { openFileBdev } from "../../src/engine/bdev/file.ts";
 import { openMemoryBdev } from "../../src/engine/bdev/memory.ts";
@@ -20,6 +20,7 @@ import { toErrorBody } from "../../src/errors.ts";
 
 const ARENA_BYTES = 64 << 20;
 const STDIN = 0;
+const POLLIN = 1;
 
 function say(body: unknown): void {
   writeSync(1, `${JSON.stringify(body)}\n`);
@@ -76,14 +77,15 @@ async function command(line: string): Promise<void> {
   }
 }
 
-/** Lines of the standard input, read through the ring because the loop never lets go. */
+/** Lines of the standard input; the ring says when there is something, because the loop never lets go. */
 async function serve(): Promise<void> {
-  const piece = allocNative(4096);
+  const piece = Buffer.alloc(4096);
   let text = "";
   for (;;) {
-    const n = await reactor.submit(Op.READ, STDIN, piece.address, piece.byteLength, -1, 0);
-    if (n <= 0) return;
-    text += Buffer.from(piece.u8.slice(0, n)).toString();
+    await reactor.submit(Op.POLL_ADD, STDIN, 0, 0, 0, POLLIN);
+    const n = readSync(STDIN, piece);
+    if (n === 0) return;
+    text += piece.toString("utf8", 0, n);
     for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n")) {
       const line = text.slice(0, end);
       text = text.slice(end + 1);
