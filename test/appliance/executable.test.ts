@@ -16,7 +16,9 @@ describe("the executable", () => {
   test("says its version, commit and Bun, for people and for programs", () => {
     const text = trilith("version");
     expect(text.status).toBe(0);
-    expect(text.stdout).toMatch(/^trilith \d+\.\d+\.\d+ \(([0-9a-f]{12}(-dirty)?|unknown), Bun [\d.]+\)\n$/);
+    expect(text.stdout).toMatch(
+      /^trilith \d+\.\d+\.\d+ \(([0-9a-f]{12}(-dirty)?|unknown), Bun [\d.]+\)\n$/,
+    );
     expect(trilith("--version").stdout).toBe(text.stdout);
     const json = JSON.parse(trilith("version", "--json").stdout);
     expect(Object.keys(json)).toEqual(["version", "commit", "bun"]);
