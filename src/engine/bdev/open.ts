@@ -6,16 +6,10 @@ import { openFileBdev } from "./file.ts";
 import { openMemoryBdev } from "./memory.ts";
 import { assertNumericAddress } from "./nvmf/connect.ts";
 import { openNvmfBdev } from "./nvmf/nvmf-bdev.ts";
-import { type NvmfSettings, nvmfDefaults } from "./nvmf/options.ts";
+import { type NvmeHost, type NvmfSettings, nvmfDefaults } from "./nvmf/options.ts";
 import { type BdevUri, parseBdevUri } from "./uri.ts";
 
-/** Who connects to NVMe targets: the same for all devices of an engine. */
-export interface NvmeHost {
-  /** Host NQN, unless a URI has its own `hostnqn`. */
-  readonly nqn: string;
-  /** Host id: a UUID, lower case with dashes. */
-  readonly id: string;
-}
+export type { NvmeHost } from "./nvmf/options.ts";
 
 export interface OpenOptions {
   /** Needed for `nvmf` URIs. */

@@ -1,8 +1,13 @@
 /** Settings of the NVMe/TCP initiator. Times are milliseconds. */
-import type { NvmeHost } from "../open.ts";
 import { IO_QUEUES_DEFAULT, QUEUE_DEPTH_DEFAULT } from "./limits.ts";
 
-export type { NvmeHost };
+/** Who connects to NVMe targets: the same for all devices of an engine. */
+export interface NvmeHost {
+  /** Host NQN, unless a URI has its own `hostnqn`. */
+  readonly nqn: string;
+  /** Host id: a UUID, lower case with dashes. */
+  readonly id: string;
+}
 
 /** What becomes of commands that are in flight when the connection is lost. */
 export type LossPolicy =
