@@ -39,12 +39,15 @@ export class NexusRequests {
   readonly done: Uint8Array;
   /** A status of a child that failed it, 0 when none did. */
   readonly failure: Uint8Array;
+  /** Count of devices attached when it was sent: a device attached later has not failed it. */
+  readonly attachments: Int32Array;
 
   constructor(io: IoTable) {
     this.remaining = new Uint8Array(io.capacity);
     this.sent = new Uint8Array(io.capacity);
     this.done = new Uint8Array(io.capacity);
     this.failure = new Uint8Array(io.capacity);
+    this.attachments = new Int32Array(io.capacity);
   }
 }
 
@@ -109,6 +112,9 @@ export class IoPath implements IoOwner {
   readonly childInFlight: number[] = [];
 
   readonly #control: NexusControl;
+  /** Devices attached so far, and per child how many there were when it got its own. */
+  #attachments = 0;
+  readonly #attachedAt: number[] = [];
   #gateClosed = true;
   #nextReader = 0;
   #wantAsked = false;
@@ -224,6 +230,7 @@ export class IoPath implements IoOwner {
     requests.sent[slot] = mask;
     requests.done[slot] = 0;
     requests.failure[slot] = 0;
+    requests.attachments[slot] = this.#attachments;
     let count = 0;
     for (let left = mask; left !== 0; left &= left - 1) count++;
     requests.remaining[slot] = count;
@@ -334,7 +341,11 @@ export class IoPath implements IoOwner {
     // An unsupported discard is advice not taken: no difference that a reader could see.
     if (failure === IoStatus.UNSUPPORTED && io.op[slot] === IoOp.DISCARD) return true;
     for (let index = 0, left = lost; left !== 0; index++, left >>= 1) {
-      if ((left & 1) !== 0) this.#control.childFailed(index, failure);
+      if ((left & 1) === 0) continue;
+      // The answers of the other children may come long after this one's, which may have been
+      // written off and have got another device meanwhile.
+      const isFormer = requests.attachments[slot]! < this.#attachedAt[index]!;
+      if (!isFormer) this.#control.childFailed(index, failure);
     }
     if (this.#stopStatus === 0) return true;
     io.complete(slot, this.#stopStatus);
@@ -380,6 +391,15 @@ export class IoPath implements IoOwner {
 
   #tellIdle(): void {
     for (const resolve of this.#idleWaiters.splice(0)) resolve();
+  }
+
+  /** Puts a device behind a child index. Nothing of a former one may be in flight. */
+  attach(index: number, bdev: Bdev, statistics: IoStatistics): void {
+    assert((this.childInFlight[index] ?? 0) === 0, "a former device has nothing in flight");
+    this.bdevs[index] = bdev;
+    this.statistics[index] = statistics;
+    this.childInFlight[index] = 0;
+    this.#attachedAt[index] = ++this.#attachments;
   }
 
   /** Keeps new requests waiting. Those in flight go on. */

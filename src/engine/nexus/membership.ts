@@ -75,9 +75,7 @@ export class Membership {
     const { io } = this.#core;
     assert(child.device === null, "a child has one device at a time");
     child.device = device;
-    io.bdevs[child.index] = device.bdev;
-    io.statistics[child.index] = child.statistics;
-    io.childInFlight[child.index] = io.childInFlight[child.index] ?? 0;
+    io.attach(child.index, device.bdev, child.statistics);
     child.unlisten = device.bdev.listen((event) => {
       if (event.kind === "removed") this.childFailed(child.index, IoStatus.DEVICE_GONE);
     });
