@@ -339,9 +339,12 @@ export class Nexuses {
         log("info", "requests go on", { nexus: uuid });
         tell({ kind: "nexus-state", subject: uuid, message: "", fields: { held: false } });
         return;
-      case "superseded":
+      case "superseded": {
+        const open = this.#open.get(uuid);
+        if (open !== undefined) this.#shares.sendHostsElsewhere(open.nexus);
         log("warn", "nexus superseded", { nexus: uuid, reason: event.reason });
         tell({ kind: "nexus-superseded", subject: uuid, message: event.reason, fields: {} });
+      }
     }
   }
 

@@ -245,6 +245,14 @@ export class Shares {
     this.#subsystemOf(bdev).setAnaState(anaStates[state]);
   }
 
+  /**
+   * The volume behind a device has moved on: hosts that are connected here, and that would try this
+   * path again and again, are told to use their others.
+   */
+  sendHostsElsewhere(bdev: Bdev): void {
+    this.#shared.get(bdev)?.subsystem?.setAnaState(AnaState.INACCESSIBLE);
+  }
+
   /** Stops serving a device by one protocol. `NotFound` when it is not served that way. */
   async unshare(bdev: Bdev, protocol: ShareProtocol): Promise<void> {
     const shared = this.#shared.get(bdev);
