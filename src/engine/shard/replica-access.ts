@@ -292,6 +292,9 @@ export class ReplicaAccess implements VendorCommands {
         break;
       case ReplicaOpcode.CLAIM:
         await this.#raiseEpoch(decodeClaim(command.data).epoch);
+        // The reservation keeps other hosts out. This one may have been here before, on connections
+        // that it has given up and that still hold commands of its.
+        await command.endFormerControllers();
         break;
       case ReplicaOpcode.MARK_DIRTY:
         await intent.markDirty(rangesOf(decodeRegions(command.data)));

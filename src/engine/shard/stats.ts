@@ -76,14 +76,12 @@ export class Stats {
   }
 
   #front(): Counted[] {
-    return this.#shares
-      .statistics()
-      .map(({ kind, name, statistics }) => ({
-        kind,
-        name,
-        nexusUuid: null,
-        sources: [statistics],
-      }));
+    return this.#shares.statistics().map(({ kind, name, statistics }) => ({
+      kind,
+      name,
+      nexusUuid: null,
+      sources: [statistics],
+    }));
   }
 
   #nexuses(): Counted[] {

@@ -60,6 +60,7 @@ export abstract class SubsystemBase {
   #nextId: number;
   #ended = false;
   #onEmpty: (() => void)[] = [];
+  #onGone: (() => void)[] = [];
 
   constructor(identity: SubsystemIdentity) {
     const { min, max } = identity.controllerIds;
@@ -106,7 +107,18 @@ export abstract class SubsystemBase {
   controllerGone(controller: Controller): void {
     assert(this.controllers.get(controller.id) === controller, "a controller leaves once");
     this.controllers.delete(controller.id);
+    for (const look of this.#onGone.splice(0)) look();
     if (this.controllers.size === 0) for (const done of this.#onEmpty.splice(0)) done();
+  }
+
+  /** Ends the other controllers of a controller's host; resolves when nothing of them is in flight. */
+  async endOthers(controller: Controller): Promise<void> {
+    const isOther = (c: Controller): boolean => c !== controller && c.hostId === controller.hostId;
+    const others = (): Controller[] => [...this.controllers.values()].filter(isOther);
+    for (const other of others()) other.end("its host has connected anew");
+    while (others().length > 0) {
+      await new Promise<void>((resolve) => this.#onGone.push(resolve));
+    }
   }
 
   /** True once `end` was called: no controller is made any more. */

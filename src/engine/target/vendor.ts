@@ -19,6 +19,11 @@ export interface VendorCommand {
   readonly data: Uint8Array;
   /** Bytes that the host takes; 0 unless data moves to the host. */
   readonly room: number;
+  /**
+   * Ends the other controllers that this host has on the subsystem; resolves when nothing that they
+   * began is under way. What a connection that is thought lost still carries cannot arrive later.
+   */
+  endFormerControllers(): Promise<void>;
   /** Command dword 10 .. 15. */
   dword(number: 10 | 11 | 12 | 13 | 14 | 15): number;
   /**
@@ -61,6 +66,7 @@ export function executeVendor(queue: IoQueue, slot: number, opcode: number): voi
     hostId: controller.hostId,
     data: queue.hostDataOf(slot),
     room: direction === 2 ? io.length[slot]! : 0,
+    endFormerControllers: () => controller.subsystem.endOthers(controller),
     dword: (number) => {
       assert(!isAnswered, "a vendor command is read before it is answered");
       return requests.dword(slot, number);
