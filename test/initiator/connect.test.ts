@@ -230,10 +230,7 @@ describe("data", () => {
   test("goes over several connections of one host", async () => {
     const device = await attach(LARGE);
     await guest.ok(`
-      # nvme-cli 2.3 refuses a duplicate in spite of its option -D; the kernel does not.
-      options=nqn=${LARGE},hostnqn=$HOSTNQN,hostid=$HOSTID,duplicate_connect
-      echo transport=tcp,traddr=${engine.address},trsvcid=${IO_PORT},$options >/dev/nvme-fabrics
-      wait_for 10 has_live_paths ${LARGE} 2
+      add_path ${LARGE} ${engine.address} ${IO_PORT} duplicate_connect
       subsystem=$(subsystem_of ${LARGE})
       echo round-robin >/sys/class/nvme-subsystem/$subsystem/iopolicy
       verified_io ${device} 4m

@@ -6,8 +6,11 @@ import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
+import { openFileRecorder, recorderHandlers } from "../../src/engine/recorder.ts";
 import { type EngineClient, engineClient } from "../../src/engine/rpc/client.ts";
 import type { AnaStateName } from "../../src/engine/rpc/fields.ts";
+import { recorderContract } from "../../src/engine/rpc/records.ts";
+import { contractApp } from "../../src/engine/rpc.ts";
 import { ENGINE_POLL_MS, ENGINE_TIMEOUT_MS, LOG_LINES_QUOTED } from "./limits.ts";
 
 /** Ports of I/O and of discovery alone; the engine's own defaults. */
@@ -63,17 +66,22 @@ export class TestEngine {
   readonly #anaStates = new Map<string, AnaStateName>();
   /** Names of the devices by NQN. */
   readonly #devices = new Map<string, string>();
+  readonly #recorder: string | undefined;
   #process: Subprocess | null = null;
 
-  private constructor(served: readonly ServedDevice[]) {
+  private constructor(served: readonly ServedDevice[], recorder: string | undefined) {
     this.#served = served;
+    this.#recorder = recorder;
     for (const { nqn, anaState } of served) this.#anaStates.set(nqn, anaState ?? "optimized");
     running.add(this);
   }
 
   /** Starts an engine on an address of its own and has it serve `served`. */
-  static async start(served: readonly ServedDevice[] = []): Promise<TestEngine> {
-    const engine = new TestEngine(served);
+  static async start(
+    served: readonly ServedDevice[],
+    options: { readonly recorder?: string } = {},
+  ): Promise<TestEngine> {
+    const engine = new TestEngine(served, options.recorder);
     await engine.start();
     return engine;
   }
@@ -88,6 +96,7 @@ export class TestEngine {
     command.push("--data-dir", join(this.#folder, "data"), "--node-name", this.address);
     command.push("--listen", this.address, "--rpc", `${this.address}:${RPC_PORT}`);
     command.push("--reactors", "1", "--nbd-port", "none");
+    if (this.#recorder !== undefined) command.push("--recorder", this.#recorder);
     const log = Bun.file(this.#logPath);
     this.#process = Bun.spawn(command, { stdio: ["ignore", log, log] });
     await this.#answers();
@@ -109,6 +118,15 @@ export class TestEngine {
     this.#process?.kill("SIGKILL");
     await this.#process?.exited;
     this.#process = null;
+  }
+
+  /** Has the engine do nothing until `thaw`, as a machine does that is suspended. */
+  freeze(): void {
+    this.#process?.kill("SIGSTOP");
+  }
+
+  thaw(): void {
+    this.#process?.kill("SIGCONT");
   }
 
   /** Has the engine stop in good order. Throws when it had ended before or ends with an error. */
@@ -167,6 +185,22 @@ export class TestEngine {
   }
 }
 
+/** The record of healthy children that engines share, kept by this process. */
+export function startRecorder(): { readonly url: string; stop(): void } {
+  const folder = mkdtempSync(join(tmpdir(), "trilith-recorder-"));
+  const recorder = openFileRecorder(join(folder, "records"), () => new Date());
+  const app = contractApp(recorderContract, recorderHandlers(recorder), () => {});
+  const server = Bun.serve({ hostname: takeAddress(), port: 0, fetch: app.fetch });
+  return {
+    url: `http://${server.hostname}:${server.port}`,
+    stop() {
+      void server.stop(true);
+      recorder.close();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
 /** A folder of sparse files for engines to serve. */
 export class DiskFolder {
   readonly path = mkdtempSync(join(tmpdir(), "trilith-disks-"));
@@ -176,7 +210,11 @@ export class DiskFolder {
     const path = join(this.path, name);
     writeFileSync(path, "");
     truncateSync(path, mib << 20);
-    return `uring://${path}?${parameters}`;
+    return `${this.uri(name)}?${parameters}`;
+  }
+
+  uri(name: string): string {
+    return `uring://${join(this.path, name)}`;
   }
 
   /** Bytes that a disk's file takes on the file system it lies on. */

@@ -28,6 +28,9 @@ export const IMAGE_BUILD_TIMEOUT_MS = 900_000;
 export const ENGINE_TIMEOUT_MS = 30_000;
 /** How often an engine that starts is asked whether it is there. */
 export const ENGINE_POLL_MS = 20;
+/** Until engines report what a test waits for, rebuilds included, and how often they are asked. */
+export const CONDITION_TIMEOUT_MS = 90_000;
+export const CONDITION_POLL_MS = 100;
 /** Lines of an engine's log that an error quotes. */
 export const LOG_LINES_QUOTED = 40;
 /** Starting a guest and engines, the first time with building the image. */

@@ -94,6 +94,18 @@ attach() {
   device_of "$nqn"
 }
 
+# add_path NQN ADDRESS PORT [OPTIONS]: connects by asking the kernel itself (options as it takes them,
+# e.g. reconnect_delay=1,ctrl_loss_tmo=600) and waits until the path is live. nvme-cli looks at every
+# namespace before it connects, which takes forever while one has no path that works, and refuses a
+# second connection to the same address.
+add_path() {
+  local options=transport=tcp,nqn=$1,traddr=$2,trsvcid=$3,hostnqn=$HOSTNQN,hostid=$HOSTID
+  local before
+  before=$(live_paths "$1")
+  echo "$options${4:+,$4}" >/dev/nvme-fabrics || return
+  wait_for 20 has_live_paths "$1" $((before + 1))
+}
+
 # detach NQN: disconnects and waits until nothing of the subsystem is left.
 detach() {
   nvme disconnect -n "$1" >&2 || return
