@@ -35,13 +35,14 @@ function feedWatchdog(): () => void {
 async function run(cli: EngineVerbOptions): Promise<void> {
   const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
   const settings = engineSettings(engineOptionsOf(cli));
-  const ending = endSignal(cli.stopOnStdinEnd === true);
   const engine = await startEngine({
     settings,
     log,
     // The log has been written; nothing of what the reactors hold can be put in order any more.
     onFatal: () => process.exit(facesOf("Internal").exit),
   });
+  // Only now: before, a signal may simply end the process, and so must a start that fails.
+  const ending = endSignal(cli.stopOnStdinEnd === true);
   const endWatchdog = feedWatchdog();
   notifySystemd("READY=1");
   log("info", "engine serves", {

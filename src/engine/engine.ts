@@ -4,23 +4,14 @@
  */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
-import {
-  closeFd,
-  Errno,
-  listenTcp,
-  localAddress,
-  NativeError,
-  OpenFlag,
-  openFd,
-  tryLockFd,
-} from "../../ffi/index.ts";
+import { closeFd, OpenFlag, openFd, tryLockFd } from "../../ffi/index.ts";
 import { TrilithError } from "../errors.ts";
 import type { Log } from "../ops/log.ts";
 import { EventLog } from "./main/events.ts";
 import { engineHandlers } from "./main/handlers.ts";
 import { Routes } from "./main/routes.ts";
+import { type Endpoint, openSockets, type Sockets } from "./main/sockets.ts";
 import { ReactorGroup } from "./reactor/group.ts";
-import { LISTEN_BACKLOG } from "./reactor/limits.ts";
 import { openFileRecorder, openHttpRecorder } from "./recorder.ts";
 import { engineApp } from "./rpc.ts";
 import { type EngineSettings, isAnyAddress } from "./settings.ts";
@@ -44,61 +35,6 @@ export interface Engine {
   readonly rpcUrls: readonly string[];
   /** Ends everything in order: connections, nexuses, pools, reactors. */
   stop(): Promise<void>;
-}
-
-interface Endpoint {
-  readonly address: string;
-  readonly port: number;
-}
-
-interface Listening extends Endpoint {
-  readonly fd: number;
-}
-
-/** Opens one listening socket; says who to look for when the port is taken. */
-function listenOn(address: string, port: number, what: string): Listening {
-  try {
-    const fd = listenTcp({ address, port }, LISTEN_BACKLOG);
-    return { fd, address, port: localAddress(fd).port };
-  } catch (error) {
-    if (!(error instanceof NativeError)) throw error;
-    const where = `${what} on ${address}:${port}`;
-    if (error.errno === Errno.EADDRINUSE) {
-      throw new TrilithError(
-        "InUse",
-        `cannot listen for ${where}: the port is taken`,
-        `see \`ss -ltnp sport = :${port}\`, or choose another port`,
-      );
-    }
-    throw new TrilithError("Unavailable", `cannot listen for ${where}: ${error.message}`);
-  }
-}
-
-/** All listening sockets of an engine. */
-class Sockets {
-  readonly nvmf: Listening[] = [];
-  readonly discovery: Listening[] = [];
-  readonly nbd: Listening[] = [];
-
-  open(settings: EngineSettings): void {
-    const { nvmfListen, nvmfPort, discoveryPort, nbdPort } = settings;
-    try {
-      for (const address of nvmfListen) {
-        this.nvmf.push(listenOn(address, nvmfPort, "NVMe/TCP"));
-        if (discoveryPort !== null) {
-          this.discovery.push(listenOn(address, discoveryPort, "NVMe discovery"));
-        }
-        if (nbdPort !== null) this.nbd.push(listenOn(address, nbdPort, "NBD"));
-      }
-    } catch (error) {
-      this.close();
-      throw error;
-    }
-  }
-
-  close(): void {
-    for (const { fd } of [...this.nvmf, ...this.discovery, ...this.nbd]) closeFd(fd);
-  }
 }
 
 /**
@@ -145,9 +81,9 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const instanceUuid = randomUUID();
   const events = new EventLog(() => new Date());
   const lock = lockDataDir(settings.dataDir);
-  const sockets = new Sockets();
+  let sockets: Sockets;
   try {
-    sockets.open(settings);
+    sockets = await openSockets(settings);
   } catch (error) {
     closeFd(lock);
     throw error;

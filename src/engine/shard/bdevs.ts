@@ -1,12 +1,12 @@
 /** Devices of one reactor that were opened by URI through the API and belong to nobody else. */
 import { TrilithError } from "../../errors.ts";
 import { type Bdev, bdevBytes } from "../bdev/bdev.ts";
-import { openBdev } from "../bdev/open.ts";
 import { type BdevUri, parseBdevUri } from "../bdev/uri.ts";
 import type { Bdev as BdevBody } from "../rpc/bdevs.ts";
 import { Serial } from "../serial.ts";
 import { BDEVS_MAX } from "./limits.ts";
 import type { ShardMethods } from "./methods.ts";
+import { openDevice } from "./open-device.ts";
 import type { ShardContext } from "./shard.ts";
 import type { Shares } from "./shares.ts";
 
@@ -130,9 +130,7 @@ export class Bdevs {
       if (this.#open.size >= BDEVS_MAX) {
         throw new TrilithError("ResourceExhausted", `${BDEVS_MAX} devices are open on a reactor`);
       }
-      const { reactor, options } = this.#context;
-      reactor.activity = `opening ${name}`;
-      const bdev = await openBdev(reactor, uri, { host: options.host });
+      const bdev = await openDevice(this.#context, uri, `opening ${name}`);
       bdev.listen((what) => {
         const subject = name;
         if (what.kind === "removed") {

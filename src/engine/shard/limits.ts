@@ -8,3 +8,10 @@ export const BDEVS_MAX = 1024;
 export const POOLS_MAX = 256;
 /** Nexuses. One more is refused with `ResourceExhausted`. */
 export const NEXUSES_MAX = 2048;
+
+/**
+ * Time for which ports and, after the start, disks that are in use are waited for: an engine that was
+ * killed just before holds them until the kernel has taken its rings down.
+ */
+export const FORMER_ENGINE_MS = 5_000;
+export const FORMER_ENGINE_POLL_MS = 50;

@@ -252,7 +252,6 @@ export class Nexuses {
     if (this.#open.size >= NEXUSES_MAX) {
       throw new TrilithError("ResourceExhausted", `${NEXUSES_MAX} nexuses exist on a reactor`);
     }
-    this.#context.reactor.activity = `opening nexus ${name}`;
     const nexus = await openNexus(this.#nexusContext, {
       name,
       uuid,

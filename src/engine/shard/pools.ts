@@ -1,7 +1,6 @@
 /** Pools of one reactor: made, imported, exported, grown and reported. */
 import { TrilithError } from "../../errors.ts";
 import type { Bdev } from "../bdev/bdev.ts";
-import { openBdev } from "../bdev/open.ts";
 import { parseBdevUri } from "../bdev/uri.ts";
 import {
   checkPool,
@@ -15,6 +14,7 @@ import type { Pool as PoolBody, PoolCheck } from "../rpc/pools.ts";
 import { Serial } from "../serial.ts";
 import { POOLS_MAX } from "./limits.ts";
 import type { ShardMethods } from "./methods.ts";
+import { openDevice } from "./open-device.ts";
 import type { ShardContext } from "./shard.ts";
 
 type PoolMethods = Pick<
@@ -123,9 +123,7 @@ export class Pools {
         "use the URI of the device itself",
       );
     }
-    const { reactor, options } = this.#context;
-    reactor.activity = what;
-    return openBdev(reactor, uri, { host: options.host });
+    return openDevice(this.#context, uri, what);
   }
 
   /** The pool of that name that is open, when it is what was asked for; `Conflict` when it is not. */
@@ -180,12 +178,16 @@ export class Pools {
       throw new TrilithError("ResourceExhausted", `${POOLS_MAX} pools are open on a reactor`);
     }
     const bdev = await this.#openDisk(disk, what);
+    const { reactor } = this.#context;
     let pool: Pool;
+    reactor.activity = what;
     try {
       pool = await open(bdev);
     } catch (error) {
       await bdev.close();
       throw error;
+    } finally {
+      reactor.activity = "";
     }
     this.#open.set(pool.name, { pool, disk });
     pool.onHealth(({ status, reason }) => {

@@ -43,6 +43,8 @@ export interface ShardContext {
   readonly event: (event: ShardEvent) => void;
   /** Milliseconds since 1970. */
   readonly clockMs: () => number;
+  /** The reactor's time when it started. */
+  readonly startedNs: number;
 }
 
 /** Passes log lines on to the main thread, at most so many in a second. */
@@ -79,7 +81,9 @@ export class Shard {
   constructor(reactor: Reactor, options: ShardOptions, main: MainLink) {
     const log = boundedLog(reactor, main);
     const event = (what: ShardEvent): void => main.tell("event", what);
-    const context = { reactor, options, log, main, event, clockMs: () => main.clockMs() };
+    const clockMs = (): number => main.clockMs();
+    const startedNs = reactor.now;
+    const context = { reactor, options, log, main, event, clockMs, startedNs };
     const buffers = recvBuffersOf(reactor);
     this.#context = context;
     this.#target = new Target(reactor, buffers, {
