@@ -39,7 +39,8 @@ export class SimRecorder implements FaultRecorder {
   }
 
   isHealthy(uri: string): boolean {
-    return this.record_?.children.find((child) => child.uri === uri)?.healthy ?? true;
+    if (this.record_ === undefined) return true;
+    return this.record_.children.find((child) => child.uri === uri)?.healthy ?? false;
   }
 }
 

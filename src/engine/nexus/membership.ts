@@ -40,6 +40,8 @@ export class Membership {
   #settling: Promise<void> | null = null;
   /** A higher generation was begun and not yet confirmed by every in-sync child. */
   #generationPending = false;
+  /** When one of the last children was last got back. */
+  #revivedNs = Number.NEGATIVE_INFINITY;
 
   constructor(core: NexusCore, intent: () => WriteIntent, user: MembershipUser) {
     this.#core = core;
@@ -187,7 +189,9 @@ export class Membership {
     }
     let survivors = core.inSync();
     if (survivors.length === 0) {
-      if (!this.#promote() && !(await this.#revive(failing))) return "retry";
+      // A child that comes back only to fail again is not asked more often than one that is away.
+      const isTooSoon = core.reactor.now - this.#revivedNs < RETRY_MS * 1e6;
+      if (!this.#promote() && (isTooSoon || !(await this.#revive(failing)))) return "retry";
       survivors = core.inSync();
       if (survivors.length === 0) return "again";
     }
@@ -239,6 +243,7 @@ export class Membership {
         if (state !== undefined && !this.#isCurrent(child, state)) continue;
         child.phase = "in-sync";
         child.reason = "none";
+        this.#revivedNs = this.#core.reactor.now;
         this.apply();
         this.#core.emitChild(child);
         return true;

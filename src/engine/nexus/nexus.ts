@@ -252,6 +252,13 @@ export class Nexus implements Bdev, NexusControl {
       const child = new Child(uri, index, false);
       this.core.children[index] = child;
       try {
+        // Whoever opens the volume next must know of it, and that it does not count yet.
+        if (!(await this.membership.record([]))) {
+          throw new TrilithError(
+            "Unavailable",
+            `nexus ${this.name}: the recorder cannot be reached`,
+          );
+        }
         await this.#bringIn(child);
       } catch (error) {
         this.core.children[index] = null;

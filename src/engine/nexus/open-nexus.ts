@@ -160,6 +160,7 @@ async function start(nexus: Nexus, claimed: readonly Opened[]): Promise<void> {
   const { core, membership, intent } = nexus;
   const generations = claimed.map(({ state }) => state?.generation ?? 0);
   const highest = Math.max(...generations);
+  if (highest === 0) assertBlank(nexus, claimed);
   const current = claimed.filter(
     ({ state }) => state === undefined || state.generation === highest,
   );
@@ -210,6 +211,26 @@ async function start(nexus: Nexus, claimed: readonly Opened[]): Promise<void> {
   await membership.settled();
   core.openGate("opening");
   nexus.resyncConsistent();
+}
+
+/**
+ * Generation 0 everywhere is a volume that has never been opened, or an old one of which only copies
+ * that were never finished are left: then nothing may be served.
+ */
+function assertBlank(nexus: Nexus, claimed: readonly Opened[]): void {
+  const missing = nexus.core.present().filter((c) => c.recordedHealthy && c.phase === "out");
+  const unfinished = claimed.filter(({ state }) => state !== undefined && state.epoch > 0);
+  const linked = claimed.filter(({ state }) => state !== undefined);
+  if (linked.length === 0 || (missing.length === 0 && unfinished.length === 0)) return;
+  const what =
+    unfinished.length > 0
+      ? `${unfinished[0]!.child.uri} was never rebuilt to the end`
+      : `${missing[0]!.uri} cannot be reached and the others are blank`;
+  throw new TrilithError(
+    "FailedPrecondition",
+    `nexus ${nexus.name}: no child is known to hold the volume's data (${what})`,
+    "bring a node with an in-sync replica back",
+  );
 }
 
 /** Union of the children's dirty regions. */

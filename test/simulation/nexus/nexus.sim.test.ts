@@ -26,7 +26,7 @@ const BLOCKS_PER_WRITER = 24;
 const WRITERS = 6;
 const REPLICAS = 4;
 const STEPS = 120;
-const LOG_LINES = 80;
+const LOG_LINES = Number(process.env.TRILITH_SIM_LOG ?? 80);
 
 /** What a block may hold: the value last acknowledged, and values whose writes did not end well. */
 interface BlockModel {
@@ -93,7 +93,8 @@ class Run {
     this.volume = new SimVolume(reactor, this.replicas);
     this.volume.onEvent = (event) => {
       const states = this.replicas.map(
-        (r) => `${r.name}:g${r.state.generation}b${r.state.baseGeneration}${r.state.clean ? "c" : ""}`,
+        (r) =>
+          `${r.name}:g${r.state.generation}b${r.state.baseGeneration}${r.state.clean ? "c" : ""}`,
       );
       this.note(`${describe(event)} [${states.join(" ")}]`);
     };
