@@ -92,6 +92,7 @@ export class RawHost {
   /** The last send; sends of several pieces must not mix. */
   #sending: Promise<void> = Promise.resolve();
   #ended = false;
+  #isPaused = false;
   #closed = false;
   #nextCid = 1;
   maxH2cData = 0;
@@ -144,10 +145,15 @@ export class RawHost {
     this.#pump ??= this.#run();
   }
 
+  /** Stops receiving, for good; what has been asked of the kernel already still comes. */
+  pause(): void {
+    this.#isPaused = true;
+  }
+
   async #run(): Promise<void> {
     const memory = allocNative(RECEIVE_BYTES);
     let rest = new Uint8Array(0);
-    for (;;) {
+    while (!this.#isPaused) {
       const n = await this.#reactor.submit(Op.RECV, this.#fd, memory.address, RECEIVE_BYTES, 0, 0);
       if (n <= 0) break;
       const bytes = new Uint8Array(rest.byteLength + n);

@@ -114,7 +114,7 @@ export class Connection implements StreamOwner, Waiter {
     this.lastSeenNs = this.reactor.now;
     this.stream = new TcpStream(this.reactor, target.buffers, fd, this);
     this.handler = makeHandler(this);
-    this.#handshakeTimer = this.reactor.after(target.timeouts.handshakeMs, () => {
+    this.#handshakeTimer = this.reactor.after(target.limits.handshakeMs, () => {
       this.stream.close("no Connect in time");
     });
   }
@@ -334,7 +334,7 @@ export class Connection implements StreamOwner, Waiter {
    */
   get isStalled(): boolean {
     const { stream, reactor } = this;
-    const sinceNs = reactor.now - this.target.timeouts.stalledMs * 1e6;
+    const sinceNs = reactor.now - this.target.limits.stalledMs * 1e6;
     const { sendingSinceNs } = stream;
     if (sendingSinceNs > 0 && sendingSinceNs < sinceNs) return true;
     if (stream.blocked || this.lastSeenNs > sinceNs) return false;

@@ -145,7 +145,7 @@ export class Controller {
     this.queueLimit = IO_QUEUES_MAX;
     this.changedNamespaces.clear();
     this.notices.clear();
-    this.#disabled = this.target.reactor.after(this.target.timeouts.disabledMs, () => {
+    this.#disabled = this.target.reactor.after(this.target.limits.disabledMs, () => {
       this.end("disabled for too long");
     });
   }
@@ -191,7 +191,7 @@ export class Controller {
   #armKeepAlive(): void {
     this.#keepAlive?.cancel();
     this.#keepAlive = null;
-    const { discoveryIdleMs } = this.target.timeouts;
+    const { discoveryIdleMs } = this.target.limits;
     const afterMs = this.#keepAliveMs || (this.discovery !== undefined ? discoveryIdleMs : 0);
     if (afterMs === 0 || this.#ended) return;
     const { reactor } = this.target;

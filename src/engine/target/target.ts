@@ -43,12 +43,14 @@ export interface TargetOptions {
   readonly log: Log;
   /** Passes a connection to another reactor. */
   readonly handOver: (moved: HandedOver) => void;
-  /** Time limits other than those of limits.ts. */
-  readonly timeouts?: Partial<TargetTimeouts> | undefined;
+  /** Limits other than those of limits.ts. */
+  readonly limits?: Partial<TargetLimits> | undefined;
 }
 
-/** How long a target waits for hosts, in ms. */
-export interface TargetTimeouts {
+/** Limits of a target that can be set; what happens when they are reached is said in limits.ts. */
+export interface TargetLimits {
+  readonly connections: number;
+  readonly handshakes: number;
   readonly handshakeMs: number;
   readonly stalledMs: number;
   readonly discoveryIdleMs: number;
@@ -70,7 +72,7 @@ export class Target {
   readonly reactor: Reactor;
   readonly buffers: RecvBuffers;
   readonly options: TargetOptions;
-  readonly timeouts: TargetTimeouts;
+  readonly limits: TargetLimits;
   readonly requests: RequestTable;
   readonly hostData: HostData;
   /** Arena offset of memory in which a parked command is looked at again. */
@@ -91,12 +93,14 @@ export class Target {
     this.reactor = reactor;
     this.buffers = buffers;
     this.options = options;
-    this.timeouts = {
+    this.limits = {
+      connections: CONNECTIONS_MAX,
+      handshakes: HANDSHAKES_MAX,
       handshakeMs: HANDSHAKE_TIMEOUT_MS,
       stalledMs: STALLED_MS,
       discoveryIdleMs: DISCOVERY_IDLE_MS,
       disabledMs: DISABLED_TIMEOUT_MS,
-      ...options.timeouts,
+      ...options.limits,
     };
     if (options.discovery !== undefined) this.discovery = new DiscoverySubsystem(options.discovery);
     this.requests = new RequestTable(reactor.io.capacity);
@@ -182,14 +186,14 @@ export class Target {
 
   /** False: there are too many connections, or the target is closing; the socket is closed. */
   #admits(fd: number): boolean {
-    if (!this.#closed && this.connections.size < CONNECTIONS_MAX) return true;
-    this.options.log("warn", "connection refused", { limit: CONNECTIONS_MAX });
+    if (!this.#closed && this.connections.size < this.limits.connections) return true;
+    this.options.log("warn", "connection refused", { limit: this.limits.connections });
     closeFd(fd);
     return false;
   }
 
   #begin(connection: Connection): Connection {
-    if (this.#handshakes.size >= HANDSHAKES_MAX) {
+    if (this.#handshakes.size >= this.limits.handshakes) {
       const [oldest] = this.#handshakes;
       oldest?.close("too many connections without Connect");
     }
@@ -200,7 +204,7 @@ export class Target {
   }
 
   #scanForStalled(): void {
-    const everyMs = this.timeouts.stalledMs / STALL_SCANS;
+    const everyMs = this.limits.stalledMs / STALL_SCANS;
     this.#stallScan ??= this.reactor.after(everyMs, () => this.#endStalled());
   }
 

@@ -218,7 +218,7 @@ describe("Connect", () => {
         await undecided.ended();
         expect(t.target.connections.size).toBe(0);
       },
-      { target: { timeouts: { handshakeMs: 20 } } },
+      { target: { limits: { handshakeMs: 20 } } },
     );
   });
 
@@ -231,7 +231,7 @@ describe("Connect", () => {
         await silent.ended();
         expect((await host.command(keepAliveCommand())).status).toBe(0);
       },
-      { target: { timeouts: { handshakeMs: 20 } } },
+      { target: { limits: { handshakeMs: 20 } } },
     );
   });
 });
@@ -326,7 +326,7 @@ describe("a controller", () => {
         await host.ended();
         expect(t.subsystem.controllers.size).toBe(0);
       },
-      { target: { timeouts: { disabledMs: 20 } } },
+      { target: { limits: { disabledMs: 20 } } },
     );
   });
 

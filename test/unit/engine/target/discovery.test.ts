@@ -197,7 +197,7 @@ describe("a discovery controller", () => {
         await host.ended();
         expect(t.target.discovery!.controllers.size).toBe(0);
       },
-      { target: { timeouts: { discoveryIdleMs: 30 } } },
+      { target: { limits: { discoveryIdleMs: 30 } } },
     );
   });
 

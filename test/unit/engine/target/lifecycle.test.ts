@@ -384,7 +384,7 @@ describe("a connection for a subsystem elsewhere", () => {
         expect((await host.command(sqe(AdminOpcode.KEEP_ALIVE, 0))).status).toBe(0);
         await far.close();
       },
-      { target: { handOver, timeouts: { handshakeMs: 30 } } },
+      { target: { handOver, limits: { handshakeMs: 30 } } },
     );
   });
 
