@@ -17,7 +17,7 @@ import { SimDisk } from "./sim-disk.ts";
 import { Workload } from "./workload.ts";
 
 const only = process.env.POOL_CRASH_SEED;
-const seeds = Number(process.env.POOL_CRASH_SEEDS ?? 4);
+const seeds = Number(process.env.POOL_CRASH_SEEDS ?? 6);
 const points = Number(process.env.POOL_CRASH_POINTS ?? 60);
 const onlyPoint = process.env.POOL_CRASH_POINT;
 /** Every so many crashes the recovered pool goes on to another workload and further crashes. */

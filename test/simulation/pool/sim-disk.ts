@@ -15,7 +15,7 @@ import {
 } from "../../../src/engine/bdev/bdev.ts";
 import { rangeStatus } from "../../../src/engine/bdev/range.ts";
 import { IoFlag, IoOp } from "../../../src/engine/reactor/io-table.ts";
-import type { Reactor } from "../../../src/engine/reactor/reactor.ts";
+import type { Reactor, TurnEnd } from "../../../src/engine/reactor/reactor.ts";
 import { IoStatus } from "../../../src/errors.ts";
 import { Random } from "../../support/random.ts";
 
@@ -61,7 +61,9 @@ export interface SimDiskOptions {
   readonly slow?: number;
 }
 
-export class SimDisk implements Bdev {
+export class SimDisk implements Bdev, TurnEnd {
+  /** For the reactor. */
+  queued = false;
   readonly name = "sim";
   readonly uri = "sim:///disk";
   readonly driver = "fault";
@@ -144,14 +146,17 @@ export class SimDisk implements Bdev {
     return new Uint8Array(length).fill(0xd0 | this.#random.below(16));
   }
 
+  /** Has requests end in the next turn. A microtask gets there without the reactor going to sleep. */
   #tick(): void {
     if (this.#ticking) return;
     this.#ticking = true;
-    this.reactor.after(0, () => {
-      this.#ticking = false;
-      this.#completeSome();
-      if (this.#pending.some((p) => !this.#isStalled(p))) this.#tick();
-    });
+    queueMicrotask(() => this.reactor.atTurnEnd(this));
+  }
+
+  endTurn(): void {
+    this.#ticking = false;
+    this.#completeSome();
+    if (this.#pending.some((p) => !this.#isStalled(p))) this.#tick();
   }
 
   #isStalled({ slot }: Pending): boolean {
