@@ -42,8 +42,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await guest?.stop();
-  await engine?.stop();
-  engine?.remove();
+  await engine?.end();
 });
 
 type Fields = Readonly<Record<string, unknown>>;

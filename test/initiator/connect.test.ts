@@ -41,8 +41,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await guest?.stop();
-  await engine?.stop();
-  engine?.remove();
+  await engine?.end();
 });
 
 afterEach(() => guest.ok("detach_all"));

@@ -55,7 +55,7 @@ function engineCommand(): string[] {
 /** Engines of this process that have not been stopped. */
 const running = new Set<TestEngine>();
 process.on("exit", () => {
-  for (const engine of running) engine.remove();
+  for (const engine of running) engine.discard();
 });
 
 export class TestEngine {
@@ -141,8 +141,17 @@ export class TestEngine {
     if (status !== 0) throw this.#failure(`it ended with status ${status}`);
   }
 
+  /** Stops the engine, if it runs, and removes what it keeps. Throws as `stop` does. */
+  async end(): Promise<void> {
+    try {
+      await this.stop();
+    } finally {
+      this.discard();
+    }
+  }
+
   /** Ends the engine in whatever state it is and removes what it keeps. */
-  remove(): void {
+  discard(): void {
     running.delete(this);
     this.#process?.kill("SIGKILL");
     rmSync(this.#folder, { recursive: true, force: true });

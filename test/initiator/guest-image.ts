@@ -12,10 +12,8 @@ import { join } from "node:path";
 import { buildGuestImage } from "./guest-image-build.ts";
 import { IMAGE_BUILD_TIMEOUT_MS } from "./limits.ts";
 
-/** Debian 12's kernel, 6.1: no in-band authentication. */
+/** Debian 12's kernel, 6.1. In-band authentication and TLS begin with linux-image-6.12-cloud-amd64. */
 export const KERNEL_DEFAULT = "linux-image-cloud-amd64";
-/** A kernel with NVMe in-band authentication and TLS. */
-export const KERNEL_WITH_AUTHENTICATION = "linux-image-6.12-cloud-amd64";
 
 /** Paths of a built image. */
 export interface GuestImage {

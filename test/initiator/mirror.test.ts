@@ -36,8 +36,11 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
-  await guest.ok("detach_all");
-  await volume.remove();
+  try {
+    await guest.ok("detach_all");
+  } finally {
+    await volume.remove();
+  }
 });
 
 const addressOf = (engine: number) => volume.engines[engine]!.address;

@@ -70,13 +70,12 @@ export class MirroredVolume {
     return volume;
   }
 
+  /** Stops the engines and removes everything. Throws when an engine did not end in good order. */
   async remove(): Promise<void> {
-    for (const engine of this.engines) {
-      await engine.stop();
-      engine.remove();
-    }
+    const ends = await Promise.allSettled(this.engines.map((engine) => engine.end()));
     this.#recorder.stop();
     this.#disks.remove();
+    for (const end of ends) if (end.status === "rejected") throw end.reason;
   }
 
   /**

@@ -35,8 +35,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await guest?.stop();
   for (const engine of [...(paths ?? []), storage]) {
-    await engine?.stop();
-    engine?.remove();
+    await engine?.end();
   }
 });
 

@@ -44,8 +44,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await a?.stop();
   await b?.stop();
-  await engine?.stop();
-  engine?.remove();
+  await engine?.end();
 });
 
 /** Every test begins without registrations. */

@@ -25,8 +25,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await guest?.stop();
-  await engine?.stop();
-  engine?.remove();
+  await engine?.end();
   disks.remove();
 });
 

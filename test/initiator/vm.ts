@@ -34,8 +34,6 @@ export interface GuestOptions {
   readonly kernelPackage?: string;
   /** Host NQN and host id as one UUID; a random one by default. */
   readonly hostUuid?: string;
-  /** False: the kernel makes a device per controller instead of one per subsystem. */
-  readonly multipath?: boolean;
 }
 
 export interface ScriptOptions extends ScriptHandlers {
@@ -52,7 +50,7 @@ export interface ScriptResult {
 
 const KERNEL_ARGUMENTS = [
   "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic nokaslr mitigations=off tsc=reliable",
-  "no_timer_check random.trust_cpu=on audit=0 selinux=0 apparmor=0",
+  "no_timer_check random.trust_cpu=on audit=0 selinux=0 apparmor=0 nvme_core.multipath=Y",
 ].join(" ");
 
 /** What the kernel says when I/O failed, data was damaged, something hung, or it stumbled itself. */
@@ -103,9 +101,7 @@ export class Guest {
     writeFileSync(initrd, readFileSync(image.initramfs));
     for (const part of overlay(uuid)) writeFileSync(initrd, part, { flag: "a" });
     const lanes = Array.from({ length: GUEST_LANES }, (_, i) => new Lane(join(folder, `lane${i}`)));
-    const kernelArguments = `${KERNEL_ARGUMENTS} nvme_core.multipath=${options.multipath ?? true}`;
-    const boot = { kernel: image.kernel, initrd, kernelArguments };
-    const qemu = Bun.spawn(qemuCommand(folder, boot, lanes), {
+    const qemu = Bun.spawn(qemuCommand(folder, image.kernel, initrd, lanes), {
       stdio: ["ignore", "ignore", Bun.file(join(folder, "qemu.log"))],
     });
     const guest = new Guest(folder, lanes, qemu, uuid);
@@ -220,7 +216,8 @@ export function hostNqnOf(uuid: string): string {
 
 function qemuCommand(
   folder: string,
-  boot: { readonly kernel: string; readonly initrd: string; readonly kernelArguments: string },
+  kernel: string,
+  initrd: string,
   lanes: readonly Lane[],
 ): string[] {
   // setpriv has the kernel end QEMU when this process dies in a way that leaves no time to.
@@ -228,7 +225,7 @@ function qemuCommand(
   command.push("-machine", "pc", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,la57=off");
   command.push("-smp", String(GUEST_CPUS), "-m", String(GUEST_MEMORY_MIB));
   command.push("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot");
-  command.push("-kernel", boot.kernel, "-initrd", boot.initrd, "-append", boot.kernelArguments);
+  command.push("-kernel", kernel, "-initrd", initrd, "-append", KERNEL_ARGUMENTS);
   command.push("-serial", `file:${join(folder, "console")}`);
   command.push("-device", "virtio-rng-pci");
   command.push("-netdev", "user,id=net0,ipv6=off");

@@ -45,18 +45,15 @@ controllers_of() {
   return $found
 }
 
-# device_of NQN: the block device of a subsystem, e.g. /dev/nvme0n1. It belongs to the subsystem,
-# or without multipath to the controller.
+# device_of NQN: the block device of a subsystem, e.g. /dev/nvme0n1.
 device_of() {
-  local name subsystem path
+  local subsystem path
   subsystem=$(subsystem_of "$1") || return 1
-  for path in "/sys/class/nvme-subsystem/$subsystem" $(controllers_of "$1"); do
-    for name in "/sys/class/nvme-subsystem/$subsystem/${path##*/}"/nvme*n* "$path"/nvme*n*; do
-      if [ -b "/dev/${name##*/}" ]; then
-        echo "/dev/${name##*/}"
-        return 0
-      fi
-    done
+  for path in "/sys/class/nvme-subsystem/$subsystem"/nvme*n*; do
+    if [ -b "/dev/${path##*/}" ]; then
+      echo "/dev/${path##*/}"
+      return 0
+    fi
   done
   return 1
 }
@@ -130,7 +127,7 @@ verified_io() {
   [ -d "$target" ] && where=--directory=$target
   fio --name=verified "$where" --size="$size" --rw=randwrite --bsrange=4k-64k --direct=1 \
     --ioengine=libaio --iodepth=16 --randseed=$((RANDOM * 32768 + RANDOM)) --verify=crc32c \
-    --verify_fatal=1 --do_verify=1 --eta=never --output="$report" "$@" && return
+    --verify_fatal=1 --do_verify=1 --verify_state_save=0 --eta=never --output="$report" "$@" && return
   cat "$report" >&2
   return 1
 }
