@@ -18,30 +18,32 @@ export const Tag = {
   FLUSH_AFTER: 8,
   /** Part of the split request. */
   PIECE: 16,
-  /** The split request itself: it never reaches the device. */
-  WHOLE: 32,
 } as const;
 
-/**
- * The offset of every request as it came, in two words in the order of the wire: structured replies
- * repeat it, while the table's own is rewritten by layers that map addresses. One per reactor.
- */
-export class RequestOffsets {
-  readonly #words: Int32Array;
+/** What is noted of every request by its slot. One per reactor. */
+export class RequestNotes {
+  /** Slots promised for the request; what a device needs may change while it is under way. */
+  readonly promised: Int32Array;
+  readonly #offsets: Int32Array;
 
   constructor(slots: number) {
-    this.#words = new Int32Array(slots * 2);
+    this.promised = new Int32Array(slots);
+    this.#offsets = new Int32Array(slots * 2);
   }
 
-  keep(slot: number, high: number, low: number): void {
-    this.#words[slot * 2] = high;
-    this.#words[slot * 2 + 1] = low;
+  /**
+   * Keeps the offset as it came, two words in the order of the wire: structured replies repeat it,
+   * while the table's own is rewritten by layers that map addresses.
+   */
+  keepOffset(slot: number, high: number, low: number): void {
+    this.#offsets[slot * 2] = high;
+    this.#offsets[slot * 2 + 1] = low;
   }
 
-  /** Writes the words kept for `slot` to word index `w`. */
-  put(slot: number, words: Int32Array, w: number): void {
-    words[w] = this.#words[slot * 2]!;
-    words[w + 1] = this.#words[slot * 2 + 1]!;
+  /** Writes the offset kept for `slot` to word index `w`. */
+  putOffset(slot: number, words: Int32Array, w: number): void {
+    words[w] = this.#offsets[slot * 2]!;
+    words[w + 1] = this.#offsets[slot * 2 + 1]!;
   }
 }
 

@@ -21,7 +21,7 @@ import {
   EXPORT_NAME_BYTES_MAX,
   EXPORTS_MAX,
 } from "./limits.ts";
-import { RequestOffsets } from "./requests.ts";
+import { RequestNotes } from "./requests.ts";
 
 export interface NbdServerOptions {
   readonly log: Log;
@@ -42,7 +42,7 @@ export class NbdServer {
   readonly reactor: Reactor;
   readonly buffers: RecvBuffers;
   readonly options: NbdServerOptions;
-  readonly offsets: RequestOffsets;
+  readonly notes: RequestNotes;
   /** Connections that are open or still have requests under way. */
   readonly connections = new Set<NbdConnection>();
   readonly #exports = new Map<string, NbdExport>();
@@ -55,7 +55,7 @@ export class NbdServer {
     this.reactor = reactor;
     this.buffers = buffers;
     this.options = options;
-    this.offsets = new RequestOffsets(reactor.io.capacity);
+    this.notes = new RequestNotes(reactor.io.capacity);
   }
 
   /** Starts accepting on a listening socket, which stays the caller's. */

@@ -135,13 +135,11 @@ export class SplitRequest {
     const owner = this.#owner;
     const { io } = owner;
     const length = Math.min(lengthMax, this.#left);
-    if (!io.promise(owner.slotsPerRequest)) {
-      owner.waitForRoom();
-      return NONE;
-    }
+    const promised = owner.promise();
+    if (promised === 0) return NONE;
     const buffer = hasData ? owner.allocate(length) : NONE;
     if (hasData && buffer < 0) {
-      io.release(owner.slotsPerRequest);
+      io.withdraw(promised);
       owner.waitForRoom();
       return NONE;
     }
@@ -149,7 +147,8 @@ export class SplitRequest {
     const slot = io.take(this.#op, this.#offset, length, buffer, this.#ioFlags, now);
     const isLast = length === this.#left;
     io.tagC[slot] = Tag.PIECE | (hasData ? Tag.OWN : 0) | (isLast ? this.#lastTag : 0);
-    owner.offsets.keep(slot, swap32(this.#offset / TWO_32), swap32(this.#offset));
+    owner.notes.keepOffset(slot, swap32(this.#offset / TWO_32), swap32(this.#offset));
+    owner.notes.promised[slot] = promised;
     owner.begun();
     this.#offset += length;
     this.#left -= length;
@@ -185,7 +184,7 @@ export class SplitRequest {
       }
       replies.dataHead(at, io.tagA[slot]!, io.tagB[slot]!, io.length[piece]!, isLast);
       if (replies.structured) {
-        owner.offsets.put(piece, owner.arena.i32, replies.offsetWord(at));
+        owner.notes.putOffset(piece, owner.arena.i32, replies.offsetWord(at));
       } else this.#headSent = true;
     }
     this.#piece = NONE;

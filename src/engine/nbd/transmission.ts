@@ -16,6 +16,7 @@ import { IoFlag, IoOp, type IoOwner, type IoTable } from "../reactor/io-table.ts
 import { ARENA_RESERVE_BYTES, CLOSE_LINGER_MS } from "../reactor/limits.ts";
 import type { Reactor, TurnEnd } from "../reactor/reactor.ts";
 import type { TcpStream } from "../reactor/tcp-stream.ts";
+import { Answers } from "./answers.ts";
 import type { NbdConnection, Phase } from "./connection.ts";
 import type { NbdExport } from "./export.ts";
 import { fillExtents } from "./extents.ts";
@@ -41,7 +42,7 @@ import {
   wide,
 } from "./protocol.ts";
 import { Replies } from "./replies.ts";
-import { nbdErrorOf, type RequestOffsets, Tag } from "./requests.ts";
+import { nbdErrorOf, type RequestNotes, Tag } from "./requests.ts";
 import { SplitRequest } from "./split.ts";
 
 const NONE = -1;
@@ -53,9 +54,7 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
   readonly io: IoTable;
   readonly bdev: Bdev;
   readonly replies: Replies;
-  readonly offsets: RequestOffsets;
-  /** Slots promised for one request to the device. */
-  readonly slotsPerRequest: number;
+  readonly notes: RequestNotes;
   queued = false;
   /** The stream has ended. */
   closed = false;
@@ -70,10 +69,7 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
   /** Arena memory that those hold. */
   #heldBytes = 0;
   readonly #payload: PayloadReceiver;
-  // Requests that wait for room to be answered, oldest first.
-  #pendingHead = NONE;
-  #pendingTail = NONE;
-  #pending = 0;
+  readonly #answers: Answers;
   #waiting = false;
   #held = false;
   #drainReason: string | undefined;
@@ -93,9 +89,9 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     this.arena = this.reactor.arena;
     this.io = this.reactor.io;
     this.bdev = target.bdev;
-    this.offsets = server.offsets;
+    this.notes = server.notes;
     this.replies = new Replies(stream, this.arena, structured);
-    this.slotsPerRequest = this.bdev.slotsPerIo + 1;
+    this.#answers = new Answers(this);
     this.#payload = new PayloadReceiver(stream, this.arena);
     this.#split = new SplitRequest(this);
     this.#extents = new Float64Array(hasContext ? EXTENTS_MAX * 2 : 0);
@@ -217,17 +213,18 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     }
     if (error !== NbdError.OK) return this.#refuse(w, error, 0);
     if (length > PIECE_BYTES_MAX) return this.#beginSplit(w, IoOp.READ, offset, length, 0, 0);
-    if (!io.promise(this.slotsPerRequest)) return this.waitForRoom();
+    const promised = this.promise();
+    if (promised === 0) return false;
     const head = replies.dataHeadBytes;
     const inChunk = bdev.synchronous && length <= GATHER_BYTES_MAX;
     let buffer = inChunk ? stream.reserve(head + length) : this.allocate(length);
     if (buffer < 0) {
-      io.release(this.slotsPerRequest);
+      io.withdraw(promised);
       return this.waitForRoom();
     }
     if (inChunk) buffer += head;
     const slot = io.take(IoOp.READ, offset, length, buffer, 0, this.reactor.now);
-    this.#keepRequest(slot, w, (inChunk ? Tag.IN_CHUNK : Tag.OWN) | Tag.READ);
+    this.#keepRequest(slot, w, promised, (inChunk ? Tag.IN_CHUNK : Tag.OWN) | Tag.READ);
     this.submit(slot);
     return true;
   }
@@ -248,15 +245,16 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     const data = stream.pos + NbdBytes.REQUEST;
     const isWhole = stream.end - data >= length;
     if (!isWhole && length <= WHOLE_WRITE_BYTES_MAX) return false;
-    if (!io.promise(this.slotsPerRequest)) return this.waitForRoom();
+    const promised = this.promise();
+    if (promised === 0) return false;
     const inReceive = isWhole && bdev.synchronous;
     const buffer = inReceive ? data : this.allocate(length);
     if (buffer < 0) {
-      io.release(this.slotsPerRequest);
+      io.withdraw(promised);
       return this.waitForRoom();
     }
     const slot = io.take(IoOp.WRITE, offset, length, buffer, ioFlags, this.reactor.now);
-    this.#keepRequest(slot, w, inReceive ? Tag.IN_RECEIVE : Tag.OWN);
+    this.#keepRequest(slot, w, promised, inReceive ? Tag.IN_RECEIVE : Tag.OWN);
     if (!isWhole) {
       this.receivePayload(slot);
       return true;
@@ -273,9 +271,10 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     if ((words[w + 4]! | words[w + 5]! | words[w + 6]!) !== 0) {
       return this.#refuse(w, NbdError.EINVAL, 0);
     }
-    if (!io.promise(this.slotsPerRequest)) return this.waitForRoom();
+    const promised = this.promise();
+    if (promised === 0) return false;
     const slot = io.take(IoOp.FLUSH, 0, 0, NONE, 0, this.reactor.now);
-    this.#keepRequest(slot, w, 0);
+    this.#keepRequest(slot, w, promised, 0);
     this.submit(slot);
     return true;
   }
@@ -305,9 +304,10 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     if (length > RANGE_PIECE_BYTES_MAX) {
       return this.#beginSplit(w, op, offset, length, ioFlags, tag);
     }
-    if (!io.promise(this.slotsPerRequest)) return this.waitForRoom();
+    const promised = this.promise();
+    if (promised === 0) return false;
     const slot = io.take(op, offset, length, NONE, ioFlags, this.reactor.now);
-    this.#keepRequest(slot, w, tag);
+    this.#keepRequest(slot, w, promised, tag);
     this.submit(slot);
     return true;
   }
@@ -346,21 +346,30 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     const { io } = this;
     if (!io.promise(1)) return this.waitForRoom();
     const slot = io.take(op, offset, length, NONE, ioFlags, this.reactor.now);
-    this.#keepRequest(slot, w, Tag.WHOLE | (op === IoOp.READ ? Tag.READ : 0));
+    this.#keepRequest(slot, w, 1, op === IoOp.READ ? Tag.READ : 0);
     this.#split.begin(slot, tag);
     return true;
   }
 
   /** Moves what identifies a request from its header at word `w` to its slot, and counts it in. */
-  #keepRequest(slot: number, w: number, tag: number): void {
+  #keepRequest(slot: number, w: number, promised: number, tag: number): void {
     const { io } = this;
     const words = this.arena.i32;
     io.tagA[slot] = words[w + 2]!;
     io.tagB[slot] = words[w + 3]!;
     io.tagC[slot] = tag;
-    this.offsets.keep(slot, words[w + 4]!, words[w + 5]!);
+    this.notes.promised[slot] = promised;
+    this.notes.keepOffset(slot, words[w + 4]!, words[w + 5]!);
     this.stream.pos += NbdBytes.REQUEST;
     this.#inFlight++;
+  }
+
+  /** Promises the slots of one request to the device and returns how many; 0: it is to wait. */
+  promise(): number {
+    const slots = this.bdev.slotsPerIo + 1;
+    if (this.io.promise(slots)) return slots;
+    this.waitForRoom();
+    return 0;
   }
 
   /** For pieces: counts one in. */
@@ -435,66 +444,19 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
       this.finish(slot, error);
       return;
     }
-    this.#dataHead(io.buffer[slot]! - replies.dataHeadBytes, slot, length);
+    this.#answers.dataHead(io.buffer[slot]! - replies.dataHeadBytes, slot, length);
     this.release(slot);
-  }
-
-  #dataHead(at: number, slot: number, length: number): void {
-    const { io, replies } = this;
-    replies.dataHead(at, io.tagA[slot]!, io.tagB[slot]!, length, true);
-    if (replies.structured) this.offsets.put(slot, this.arena.i32, replies.offsetWord(at));
   }
 
   /** Ends a request: answers it, now or when there is room, and gives everything back. */
   finish(slot: number, error: number): void {
-    const { io } = this;
     if (this.closed) {
       this.release(slot);
       return;
     }
-    io.parent[slot] = error;
-    const mayAnswer = this.#pendingHead === NONE && !this.#split.ownsStream;
-    if (mayAnswer && this.#answer(slot)) return;
-    io.next[slot] = NONE;
-    if (this.#pendingHead === NONE) this.#pendingHead = slot;
-    else io.next[this.#pendingTail] = slot;
-    this.#pendingTail = slot;
-    this.#pending++;
-    if (!this.#split.ownsStream) this.waitForRoom();
-  }
-
-  /** Queues the answer of an ended request. False: no room, nothing was queued. */
-  #answer(slot: number): boolean {
-    const { io } = this;
-    const error = io.parent[slot]!;
-    if ((io.tagC[slot]! & Tag.READ) === 0 || error !== NbdError.OK) {
-      if (!this.replies.status(io.tagA[slot]!, io.tagB[slot]!, error)) return false;
-      this.release(slot);
-      return true;
-    }
-    return this.#answerWithData(slot);
-  }
-
-  #answerWithData(slot: number): boolean {
-    const { io, stream, arena } = this;
-    const length = io.length[slot]!;
-    const buffer = io.buffer[slot]!;
-    const head = this.replies.dataHeadBytes;
-    if (length <= GATHER_BYTES_MAX) {
-      const at = stream.reserve(head + length);
-      if (at < 0) return false;
-      this.#dataHead(at, slot, length);
-      copyMemory(arena.address + at + head, arena.address + buffer, length);
-      this.release(slot);
-      return true;
-    }
-    // There is room for both the head and the data, or for neither.
-    if (!stream.sendRoom) return false;
-    const at = stream.reserve(head);
-    if (at < 0) return false;
-    this.#dataHead(at, slot, length);
-    this.sendBuffer(slot);
-    return true;
+    this.io.parent[slot] = error;
+    const { ownsStream } = this.#split;
+    if (!this.#answers.give(slot, !ownsStream) && !ownsStream) this.waitForRoom();
   }
 
   /** Sends the data of a request from its buffer, which is the stream's from now on; ends it. */
@@ -525,7 +487,7 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
       this.arena.free(buffer);
     }
     io.give(slot);
-    io.release((tag & Tag.WHOLE) !== 0 ? 1 : this.slotsPerRequest);
+    io.release(this.notes.promised[slot]!);
     this.#inFlight--;
     assert(this.#inFlight >= 0, "requests end once");
     if (this.closed) {
@@ -580,16 +542,8 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
   answerPending(): void {
     const split = this.#split;
     split.goOn();
-    while (this.#pendingHead !== NONE && !split.ownsStream) {
-      const slot = this.#pendingHead;
-      this.#pendingHead = this.io.next[slot]!;
-      this.#pending--;
-      if (this.#answer(slot)) continue;
-      this.#pendingHead = slot;
-      this.#pending++;
-      this.waitForRoom();
-      return;
-    }
+    if (split.ownsStream || this.#answers.giveWaiting()) return;
+    this.waitForRoom();
   }
 
   // ------------------------------------------------------------------------------- the end of it
@@ -609,12 +563,12 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
     const isPiece = receiving !== NONE && (this.io.tagC[receiving]! & Tag.PIECE) !== 0;
     const wholes = isPiece || this.#split.wantsPayload ? 1 : 0;
     const unfinished = (receiving === NONE ? 0 : 1) + wholes;
-    return this.#inFlight - unfinished - this.#pending - this.#split.waitingForClient;
+    return this.#inFlight - unfinished - this.#answers.waiting - this.#split.waitingForClient;
   }
 
   /** Ends a draining connection when everything that can be answered is. */
   #settle(): void {
-    const isAnswered = this.#pending === 0 && this.#split.waitingForClient === 0;
+    const isAnswered = this.#answers.waiting === 0 && this.#split.waitingForClient === 0;
     if (isAnswered && this.#atDevice === 0) this.stream.closeAfterSend(this.#drainReason!);
   }
 
@@ -630,14 +584,7 @@ export class Transmission implements Phase, IoOwner, Waiter, TurnEnd {
   onClosed(): void {
     this.closed = true;
     const isIdle = this.#inFlight === 0;
-    let slot = this.#pendingHead;
-    this.#pendingHead = NONE;
-    this.#pending = 0;
-    while (slot !== NONE) {
-      const next = this.io.next[slot]!;
-      this.release(slot);
-      slot = next;
-    }
+    this.#answers.drop();
     const receiving = this.#payload.end();
     if (receiving !== NONE) {
       if ((this.io.tagC[receiving]! & Tag.PIECE) !== 0) this.#split.pieceDropped(receiving);

@@ -100,6 +100,15 @@ export class IoTable {
     assert(this.#promised >= 0, "promised slots do not go negative");
   }
 
+  /**
+   * Takes a promise back that was made a moment ago and not used, for want of something else.
+   * Nobody is told: whoever withdraws and waits would otherwise wake itself, over and over.
+   */
+  withdraw(count: number): void {
+    this.#promised -= count;
+    assert(this.#promised >= 0, "promised slots do not go negative");
+  }
+
   /** Takes a slot (covered by a promise) and fills its fields. */
   take(
     op: number,

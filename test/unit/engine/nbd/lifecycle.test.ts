@@ -343,6 +343,8 @@ describe("limits", () => {
       const giveBack = exhaust(arena);
       await client.request(request);
       await isBlocked(nbd);
+      // Nothing pretends to have been given back: the reactor sleeps meanwhile.
+      expect([nbd.reactor.io.freed, arena.freed]).toEqual([false, false]);
       giveBack();
       const answer = await client.answer();
       expect(answer.kind === "simple" && answer.error).toBe("offset" in request ? 22 : 0);

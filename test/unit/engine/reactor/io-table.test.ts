@@ -121,4 +121,14 @@ describe("request table", () => {
     expect(io.inUse(-1)).toBe(false);
     expect(io.inUse(IO_SLOTS)).toBe(false);
   });
+
+  test("a promise withdrawn is free again and wakes nobody", () => {
+    const io = new IoTable();
+    expect(io.promise(IO_SLOTS)).toBe(true);
+    io.withdraw(1);
+    expect([io.freed, io.promise(2), io.promise(1)]).toEqual([false, false, true]);
+    io.release(1);
+    expect(io.freed).toBe(true);
+    expect(() => io.withdraw(IO_SLOTS)).toThrow(AssertionError);
+  });
 });
