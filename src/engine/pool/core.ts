@@ -139,11 +139,7 @@ export class PoolCore implements JournalHost, StateEffects {
 
   /** Runs work in the background. What it throws is a defect and ends the process. */
   spawn(task: () => Promise<void>): void {
-    task().catch((error: unknown) => {
-      this.reactor.after(0, () => {
-        throw error;
-      });
-    });
+    this.reactor.background(task());
   }
 
   // ------------------------------------------------------------------------------------ health

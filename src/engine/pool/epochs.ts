@@ -28,6 +28,11 @@ export class Epoch implements IoOwner {
     this.#io.complete(slot, status);
     if (isLast) this.#epochs.ranDry();
   }
+
+  /** For whoever counted itself without being a request. */
+  leave(): void {
+    if (--this.count === 0 && this.draining) this.#epochs.ranDry();
+  }
 }
 
 export class Epochs {

@@ -6,6 +6,7 @@
  * device with its offset rewritten. Everything else takes the longer way (spans.ts). What was never
  * written, or discarded, reads as zeroes.
  */
+import { assert } from "../../assert.ts";
 import { IoStatus, TrilithError } from "../../errors.ts";
 import { type Bdev, type BdevEvent, type BdevListener, BdevListeners } from "../bdev/bdev.ts";
 import { rangeStatus } from "../bdev/range.ts";
@@ -13,6 +14,7 @@ import { IoOp } from "../reactor/io-table.ts";
 import type { Reactor } from "../reactor/reactor.ts";
 import { type Attributes, decodeAttributeMap } from "./attributes.ts";
 import type { PoolCore } from "./core.ts";
+import { Epochs } from "./epochs.ts";
 import { Intent } from "./intent.ts";
 import { SPLIT_PIECES } from "./limits.ts";
 import { KIND_SNAPSHOT } from "./records.ts";
@@ -54,8 +56,8 @@ export class Replica implements Bdev {
   gate = 0;
   /** Operations on the map under way. */
   ops = 0;
-  /** Requests on the longer way. */
-  active = 0;
+  /** Counts the requests on the longer way, from when they come until they end. */
+  readonly requests: Epochs;
 
   readonly #core: PoolCore;
   readonly #bdev: Bdev;
@@ -66,8 +68,9 @@ export class Replica implements Bdev {
   /** Requests held back, linked by `io.next`. */
   #heldHead = NONE;
   #heldTail = NONE;
+  #lastHold: Promise<void> = Promise.resolve();
+  #endHold: () => void = () => {};
   #opsWaiters: (() => void)[] = [];
-  #activeWaiters: (() => void)[] = [];
   #attributes: Attributes;
 
   constructor(core: PoolCore, object: PoolObject) {
@@ -83,6 +86,7 @@ export class Replica implements Bdev {
     this.#clustersPerByte = 1 / core.clusterBytes;
     this.#bytes = object.sizeBytes;
     this.#attributes = decodeAttributeMap(object.attributes);
+    this.requests = new Epochs(core.io, () => {});
     this.intent = new Intent(core, object, () => this.isClosed);
     if (object.kind === KIND_SNAPSHOT) this.gate |= Gate.READONLY;
   }
@@ -166,6 +170,8 @@ export class Replica implements Bdev {
       epoch.count++;
       io.push(slot, epoch);
       this.#bdev.submit(slot);
+    } else if ((this.gate & Gate.HELD) !== 0 && op !== IoOp.READ) {
+      this.#park(slot);
     } else spans.begin(this, slot);
   }
 
@@ -204,8 +210,47 @@ export class Replica implements Bdev {
    */
   async close(): Promise<void> {
     this.gate |= Gate.CLOSED;
-    await this.inactive();
-    await this.#core.epochs.grace();
+    await this.settle();
+    await this.#opsDone();
+  }
+
+  /**
+   * Resolves when every request sent before the call has ended, but for writes that are just being
+   * held back. Later ones are not waited for.
+   */
+  async settle(): Promise<void> {
+    await Promise.all([this.requests.grace(), this.#core.epochs.grace()]);
+  }
+
+  /**
+   * Holds later writes back and resolves when all those sent before have ended, also those that an
+   * earlier hold has kept. Holds follow each other; each is ended by one `unhold`.
+   */
+  async hold(): Promise<void> {
+    const before = this.#lastHold;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#lastHold = promise;
+    await before;
+    this.#endHold = resolve;
+    this.gate |= Gate.HELD;
+    await this.settle();
+    await this.#opsDone();
+  }
+
+  /** Lets writes through again. */
+  unhold(): void {
+    assert((this.gate & Gate.HELD) !== 0, "what is let go was held");
+    this.gate &= ~Gate.HELD;
+    const { io } = this.#core;
+    let slot = this.#heldHead;
+    this.#heldHead = NONE;
+    this.#heldTail = NONE;
+    while (slot !== NONE) {
+      const next = io.next[slot]!;
+      this.#submitSlowly(slot, io.op[slot]!);
+      slot = next;
+    }
+    this.#endHold();
   }
 
   // ------------------------------------------------------------------- for the pool's own layers
@@ -223,7 +268,7 @@ export class Replica implements Bdev {
   }
 
   /** Keeps a request until writes are let through again. */
-  park(slot: number): void {
+  #park(slot: number): void {
     const { next } = this.#core.io;
     next[slot] = NONE;
     if (this.#heldTail === NONE) this.#heldHead = slot;
@@ -231,35 +276,11 @@ export class Replica implements Bdev {
     this.#heldTail = slot;
   }
 
-  /** Holds new writes back and waits until those under way have ended. */
-  async hold(): Promise<void> {
-    this.gate |= Gate.HELD;
+  /** Operations can outlive the request that began them, when it failed. */
+  async #opsDone(): Promise<void> {
     while (this.ops > 0) {
       await new Promise<void>((resolve) => {
         this.#opsWaiters.push(resolve);
-      });
-    }
-    await this.#core.epochs.grace();
-  }
-
-  /** Lets writes through again. */
-  unhold(): void {
-    this.gate &= ~Gate.HELD;
-    let slot = this.#heldHead;
-    this.#heldHead = NONE;
-    this.#heldTail = NONE;
-    while (slot !== NONE) {
-      const next = this.#core.io.next[slot]!;
-      this.#core.spans.resume(slot, IoStatus.OK);
-      slot = next;
-    }
-  }
-
-  /** Resolves when no request is on the longer way. */
-  async inactive(): Promise<void> {
-    while (this.active > 0) {
-      await new Promise<void>((resolve) => {
-        this.#activeWaiters.push(resolve);
       });
     }
   }
@@ -267,12 +288,6 @@ export class Replica implements Bdev {
   onOpsDone(): void {
     const waiters = this.#opsWaiters;
     this.#opsWaiters = [];
-    for (const resolve of waiters) resolve();
-  }
-
-  onInactive(): void {
-    const waiters = this.#activeWaiters;
-    this.#activeWaiters = [];
     for (const resolve of waiters) resolve();
   }
 

@@ -14,6 +14,7 @@ import { IO_SLOTS } from "../reactor/limits.ts";
 import type { Reactor } from "../reactor/reactor.ts";
 import { needsWritable } from "./cluster-ops.ts";
 import type { PoolCore } from "./core.ts";
+import type { Epoch } from "./epochs.ts";
 import { SPLIT_PIECES, UNMAP_CLUSTERS_MAX } from "./limits.ts";
 import { Gate, type Replica } from "./replica.ts";
 import { isBusy } from "./space.ts";
@@ -28,6 +29,8 @@ interface Progress {
   readonly status: Uint8Array;
   readonly phase: Uint8Array;
   readonly replica: (Replica | null)[];
+  /** The epoch in which the replica took the request on. */
+  readonly epoch: (Epoch | null)[];
 }
 
 const IDLE = 0;
@@ -51,6 +54,7 @@ function progressOf(reactor: Reactor): Progress {
       status: new Uint8Array(IO_SLOTS),
       phase: new Uint8Array(IO_SLOTS),
       replica: new Array<Replica | null>(IO_SLOTS).fill(null),
+      epoch: new Array<Epoch | null>(IO_SLOTS).fill(null),
     };
     shared.set(reactor, progress);
   }
@@ -74,7 +78,9 @@ export class Spans implements IoOwner {
     p.status[slot] = IoStatus.OK;
     p.phase[slot] = IDLE;
     p.replica[slot] = replica;
-    replica.active++;
+    const epoch = replica.requests.current;
+    epoch.count++;
+    p.epoch[slot] = epoch;
     this.#advance(slot);
   }
 
@@ -121,11 +127,11 @@ export class Spans implements IoOwner {
 
   #finish(slot: number): void {
     const p = this.#progress;
-    const replica = p.replica[slot]!;
+    const epoch = p.epoch[slot]!;
     p.replica[slot] = null;
+    p.epoch[slot] = null;
     this.#core.io.complete(slot, p.status[slot]!);
-    replica.active--;
-    if (replica.active === 0) replica.onInactive();
+    epoch.leave();
   }
 
   #fail(slot: number, status: IoStatus): Step {
@@ -144,10 +150,6 @@ export class Spans implements IoOwner {
     if (op === IoOp.READ) return this.#read(slot, replica, index, within, left);
     if ((replica.gate & (Gate.FAULTED | Gate.READONLY)) !== 0) {
       return this.#fail(slot, replica.refusal());
-    }
-    if ((replica.gate & Gate.HELD) !== 0) {
-      replica.park(slot);
-      return Step.PARKED;
     }
     if (op === IoOp.WRITE) return this.#write(slot, replica, index, within, left);
     const isWhole =

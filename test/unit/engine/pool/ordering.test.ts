@@ -215,6 +215,64 @@ test("a snapshot waits for the writes under way and holds later ones back, not r
   });
 });
 
+test("a write is in a snapshot as a whole or not at all", () => {
+  withReactor(async (reactor) => {
+    const { disk, pool } = await setUp(reactor);
+    const r = await make(pool, "r");
+    await probeBdev(r).write(0, pattern(C, 1)); // Cluster 0 is mapped, the next ones are not.
+    await pool.core.cleaner.idle();
+    disk.stalled = (op, offset) => op === IoOp.WRITE && isJournal(pool)(offset);
+    const across = watch(probeBdev(r).write(0, pattern(4 * C, 2)));
+    await turns(reactor);
+    const snapshot = watch(pool.createSnapshot(r.uuid, { uuid: randomUUID(), name: "s" }));
+    await turns(reactor);
+    expect([across.value, snapshot.value]).toEqual([undefined, undefined]);
+    disk.release();
+    await until(reactor, () => snapshot.value !== undefined);
+    expect(across.value).toBe(IoStatus.OK);
+    expect((await probeBdev(snapshot.value!).read(0, 4 * C)).bytes).toEqual(pattern(4 * C, 2));
+    await pool.export();
+  });
+});
+
+test("holds follow each other, and each waits for what the one before kept back", () => {
+  withReactor(async (reactor) => {
+    const { pool } = await setUp(reactor);
+    const r = await make(pool, "r");
+    await probeBdev(r).write(0, pattern(C, 1));
+    await r.hold();
+    const kept = watch(probeBdev(r).write(0, pattern(512, 2)));
+    const second = watch(r.hold().then(() => "held"));
+    await turns(reactor);
+    expect([kept.value, second.value]).toEqual([undefined, undefined]);
+    r.unhold();
+    await until(reactor, () => second.value !== undefined);
+    expect(kept.value).toBe(IoStatus.OK);
+    const later = watch(probeBdev(r).write(0, pattern(512, 3)));
+    await turns(reactor);
+    expect(later.value).toBeUndefined();
+    r.unhold();
+    await until(reactor, () => later.value === IoStatus.OK);
+    await pool.export();
+  });
+});
+
+test("what is held back when a replica is closed ends as gone", () => {
+  withReactor(async (reactor) => {
+    const { pool } = await setUp(reactor);
+    const r = await make(pool, "r");
+    await r.hold();
+    const kept = watch(probeBdev(r).write(0, pattern(512, 2)));
+    await turns(reactor);
+    await pool.delete(r.uuid);
+    r.unhold();
+    await until(reactor, () => kept.value !== undefined);
+    expect(kept.value).toBe(IoStatus.DEVICE_GONE);
+    await expectSound(pool);
+    await pool.export();
+  });
+});
+
 test("a full journal holds allocations back, not I/O to mapped clusters", () => {
   withReactor(async (reactor) => {
     const { disk, pool } = await setUp(reactor);
