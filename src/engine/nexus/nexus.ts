@@ -2,7 +2,6 @@
  * A nexus: the mirror of one volume, as a block device over its children (DESIGN 6). This is its
  * face: the block device that targets serve, and what the engine's RPC can do with it.
  */
-import { assert } from "../../assert.ts";
 import { IoStatus, TrilithError } from "../../errors.ts";
 import { type Bdev, type BdevListener, BdevListeners, bdevBytes } from "../bdev/bdev.ts";
 import { rangeStatus } from "../bdev/range.ts";
@@ -357,9 +356,20 @@ export class Nexus implements Bdev, NexusControl {
       child.reason = reason;
       return;
     }
+    await this.#putOut(child, reason);
+    await child.detaching;
+  }
+
+  /** Takes a child out and waits until that is recorded. */
+  async #putOut(child: Child, reason: ChildReason): Promise<void> {
     this.membership.lose(child.index, reason);
     await this.membership.settled();
-    await child.detaching;
+    if (child.phase === "out") return;
+    throw new TrilithError(
+      "FailedPrecondition",
+      `${child.uri} has to stay in nexus ${this.name}: the other children were lost meanwhile`,
+      "bring them back first",
+    );
   }
 
   #assertNotLast(child: Child, what: string): void {
@@ -378,12 +388,11 @@ export class Nexus implements Bdev, NexusControl {
     this.#assertUsable();
     const child = this.#child(uri);
     this.#assertNotLast(child, "removed");
-    if (child.phase !== "out") {
-      this.membership.lose(child.index, "by-client");
-      await this.membership.settled();
-    }
+    if (child.phase !== "out") await this.#putOut(child, "by-client");
     await this.core.serialize(async () => {
-      assert(child.phase === "out", "a removed child takes no part");
+      if (child.phase !== "out") {
+        throw new TrilithError("Conflict", `${child.uri} has been brought back meanwhile`);
+      }
       await this.membership.detach(child);
       this.core.children[child.index] = null;
       this.membership.apply();
