@@ -43,6 +43,13 @@ export function pattern(length: number, tag: number): Uint8Array {
   return bytes;
 }
 
+const zeroes = new Uint8Array(MIB);
+
+/** True when all bytes are zero. */
+export function isZero(bytes: Uint8Array): boolean {
+  return Buffer.compare(bytes, zeroes.subarray(0, bytes.byteLength)) === 0;
+}
+
 /** The code of the error a promise ends with; fails the test when it succeeds. */
 export async function codeOf(promise: Promise<unknown>): Promise<string> {
   try {

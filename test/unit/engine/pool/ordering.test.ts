@@ -12,7 +12,7 @@ import type { Reactor } from "../../../../src/engine/reactor/reactor.ts";
 import { IoStatus } from "../../../../src/errors.ts";
 import { SimDisk } from "../../../simulation/pool/sim-disk.ts";
 import { probeBdev, withReactor } from "../../../support/reactor.ts";
-import { expectSound, KIB, MIB, pattern, until } from "./fixture.ts";
+import { expectSound, isZero, KIB, MIB, pattern, until } from "./fixture.ts";
 
 const C = 64 * KIB;
 /** Turns after which a request that is not held back has surely ended. */
@@ -103,7 +103,7 @@ test("only clusters that were zeroed and flushed are mapped", () => {
       for (let i = 0; i < 200; i++) {
         if (writes[i]!.value !== IoStatus.OK) continue;
         const { bytes } = await probeBdev(r).read(i * C, C);
-        expect(bytes.subarray(512).every((byte) => byte === 0)).toBe(true);
+        expect(isZero(bytes.subarray(512))).toBe(true);
       }
       await pool.export();
     }
@@ -132,7 +132,7 @@ test("a cluster that was given up is not used while requests to it are under way
     await until(reactor, () => writes.every(({ value }) => value === IoStatus.OK));
     for (let i = 0; i < other.object.map.length; i++) {
       const { bytes } = await probeBdev(other).read(i * C, C);
-      expect(bytes.subarray(512).every((byte) => byte === 0)).toBe(true);
+      expect(isZero(bytes.subarray(512))).toBe(true);
     }
     await expectSound(pool);
     await pool.export();

@@ -8,7 +8,7 @@ import { IoStatus } from "../../../../src/errors.ts";
 import { SimDisk } from "../../../simulation/pool/sim-disk.ts";
 import { type Random, withSeed } from "../../../support/random.ts";
 import { probeBdev, withReactor } from "../../../support/reactor.ts";
-import { expectSound, KIB, MIB, pattern, smallPool } from "./fixture.ts";
+import { expectSound, isZero, KIB, MIB, pattern, smallPool } from "./fixture.ts";
 
 function thin(pool: Pool, sizeBytes: number): Promise<Replica> {
   return pool.createReplica({ uuid: randomUUID(), name: "r", sizeBytes, thin: true });
@@ -118,7 +118,7 @@ test("given-back clusters come back as zeroes, to whoever gets them", () => {
         expect(await probeBdev(b).write(at + 512, pattern(512, 1))).toBe(IoStatus.OK);
         const { bytes } = await probeBdev(b).read(at, 64 * KIB);
         bytes.fill(0, 512, 1024);
-        expect(bytes.every((byte) => byte === 0)).toBe(true);
+        expect(isZero(bytes)).toBe(true);
       }
       await pool.delete(b.uuid);
     }
