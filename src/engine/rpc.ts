@@ -70,6 +70,21 @@ async function bodyOf(c: Context): Promise<Part> {
   return body as Part;
 }
 
+/** Splits one flat request into its parts by the route, and checks them. For callers without HTTP. */
+export function checkedRequest(route: Route, input: Part): Part {
+  const parts: Record<"params" | "query" | "body", Part> = { params: {}, query: {}, body: {} };
+  for (const [name, value] of Object.entries(input)) {
+    if (route.params !== undefined && name in route.params.entries) parts.params[name] = value;
+    else if (route.query !== undefined && name in route.query.entries) parts.query[name] = value;
+    else parts.body[name] = value;
+  }
+  return {
+    ...checked("the path", route.params, parts.params),
+    ...checked("the query", route.query, parts.query),
+    ...checked("the body", route.body, parts.body),
+  };
+}
+
 async function answer(
   c: Context,
   route: Route,

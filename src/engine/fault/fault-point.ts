@@ -78,15 +78,16 @@ export class FaultPoint implements IoOwner {
       this.#restore?.();
       this.#restore = null;
     }
-    this.#release(fault);
+    // The faults that are left may apply to what it kept.
+    this.#release(fault, (slot) => this.bdev.submit(slot));
   }
 
-  #release(fault: InjectedFault): void {
+  #release(fault: InjectedFault, submit: (slot: number) => void): void {
     const slots = [...fault.held];
     fault.held.clear();
     for (const [slot, timer] of slots) {
       timer?.cancel();
-      this.bdev.submit(slot);
+      submit(slot);
     }
   }
 
@@ -97,7 +98,7 @@ export class FaultPoint implements IoOwner {
     this.#submit = submit.bind(bdev);
     bdev.submit = (slot) => this.submit(slot);
     bdev.close = () => {
-      for (const fault of this.#faults) this.#release(fault);
+      for (const fault of this.#faults) this.#release(fault, this.#submit);
       return close.call(bdev);
     };
     // A request may end later now, so its data must not lie where the next one is received. Nothing

@@ -69,7 +69,7 @@ export const bdevRoutes = routes({
     method: "GET",
     path: "/v1/block-devices",
     summary: "Disks of this machine; only those that can become a pool unless `all`",
-    query: v.strictObject({ all: v.optional(QueryFlag, "false") }),
+    query: v.strictObject({ all: v.optional(QueryFlag, false) }),
     result: v.array(BlockDevice),
   },
   createBdev: {

@@ -2,6 +2,9 @@
 import * as v from "valibot";
 import { errorCodes } from "../../errors.ts";
 
+/** A whole number that is exact in JSON. */
+export const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+
 /** A UUID; becomes lower case. */
 export const Uuid = v.pipe(
   v.string(),
@@ -39,25 +42,25 @@ export const Nqn = v.pipe(
 /** A device URI or path; what is wrong with it is said by `parseBdevUri`. */
 export const Uri = v.pipe(v.string(), v.minLength(1), v.maxBytes(1024));
 
-/** A whole number that is exact in JSON. */
-export const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 /** A number of bytes. */
 export const Bytes = Count;
 /** A number of bytes that is not zero. */
 export const Size = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
 
-/** Truth in a query string. */
-export const QueryFlag = v.pipe(
-  v.picklist(["true", "false", "1", "0"]),
-  v.transform((text) => text === "true" || text === "1"),
-);
+/** Truth in a query string; callers of the client give the value itself. */
+export const QueryFlag = v.union([
+  v.boolean(),
+  v.pipe(
+    v.picklist(["true", "false", "1", "0"]),
+    v.transform((text) => text === "true" || text === "1"),
+  ),
+]);
 
-/** A number in a query string. */
-export const QueryCount = v.pipe(
-  v.string(),
-  v.regex(/^\d{1,15}$/, "not a whole number"),
-  v.transform(Number),
-);
+/** A number in a query string; callers of the client give the value itself. */
+export const QueryCount = v.union([
+  Count,
+  v.pipe(v.string(), v.regex(/^\d{1,15}$/, "not a whole number"), v.transform(Number)),
+]);
 
 /** Hosts that may connect, by NQN; absent: every host. */
 export const AllowedHosts = v.pipe(

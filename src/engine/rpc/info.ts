@@ -142,9 +142,9 @@ export const infoRoutes = routes({
     path: "/v1/events",
     summary: "Events after `since`; waits up to `waitMs` for one when there is none",
     query: v.strictObject({
-      since: v.optional(QueryCount, "0"),
-      waitMs: v.optional(v.pipe(QueryCount, v.maxValue(60_000)), "0"),
-      limit: v.optional(v.pipe(QueryCount, v.minValue(1), v.maxValue(1000)), "100"),
+      since: v.optional(QueryCount, 0),
+      waitMs: v.optional(v.pipe(QueryCount, v.maxValue(60_000)), 0),
+      limit: v.optional(v.pipe(QueryCount, v.minValue(1), v.maxValue(1000)), 100),
     }),
     result: v.object({
       instanceUuid: v.string(),

@@ -2,8 +2,9 @@
  * Who may use a replica, and what its nexus asks of it beyond blocks (DESIGN 6.4, 6.5): one for every
  * replica, answering a nexus of this engine by call and those of other nodes by vendor commands.
  *
- * A nexus takes a replica by a reservation (exclusive access; its key carries the epoch), and its
- * epoch is written to the replica. A lower epoch never gets in again, whichever way it comes.
+ * A nexus takes a replica by a reservation (exclusive access; its key carries the epoch, and it lasts
+ * through power loss), and writes its epoch to the replica with the first state. A lower epoch never
+ * gets in again, whichever way it comes.
  */
 import { facesOf, TrilithError, toErrorBody } from "../../errors.ts";
 import { STATUS_DNR, Status } from "../../nvme/constants.ts";
@@ -156,12 +157,6 @@ export class ReplicaAccess implements VendorCommands {
     this.#replica.unhold();
   }
 
-  async #raiseEpoch(epoch: number): Promise<void> {
-    this.#assertEpoch(epoch);
-    if (epoch === this.#replica.attributes.epoch) return;
-    await this.#pool.setAttributes(this.#replica.uuid, { epoch });
-  }
-
   readState(): SyncState {
     const { epoch, healthGeneration, dirtyBaseGeneration, clean } = this.#replica.attributes;
     return { epoch, generation: healthGeneration, baseGeneration: dirtyBaseGeneration, clean };
@@ -246,7 +241,6 @@ export class ReplicaAccess implements VendorCommands {
     }
     // Another nexus of this engine has the same host id: reservations do not tell it.
     if (this.#local !== null && this.#local.nexusUuid !== nexusUuid) await this.#fence();
-    await this.#raiseEpoch(epoch);
     this.#local = { epoch, nexusUuid, onFenced };
     return this.#local;
   }
@@ -291,7 +285,7 @@ export class ReplicaAccess implements VendorCommands {
         await this.#writeState(decodeState(command.data));
         break;
       case ReplicaOpcode.CLAIM:
-        await this.#raiseEpoch(decodeClaim(command.data).epoch);
+        this.#assertEpoch(decodeClaim(command.data).epoch);
         // The reservation keeps other hosts out. This one may have been here before, on connections
         // that it has given up and that still hold commands of its.
         await command.endFormerControllers();
