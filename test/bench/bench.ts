@@ -1,5 +1,6 @@
 /** What the cases share: options, places, peers, and how sides are measured beside each other. */
 import { coreToCoreNs } from "./core-to-core.ts";
+import { NEAR_POLL_MS, NEAR_TIMEOUT_MS, ROUNDS_PER_REPETITION } from "./limits.ts";
 import type { Load, Sample } from "./loads.ts";
 import type { Options } from "./options.ts";
 import type { Place, Service } from "./processes.ts";
@@ -42,6 +43,12 @@ export const mibPerSec: Metric = {
   of: (sample) => sample.bytesPerSec / (1 << 20),
 };
 
+/** What rounds of measurements brought: in each, a sample of every side. */
+interface Rounds {
+  readonly samples: readonly Sample[][];
+  readonly coreToCoreNs: number | null;
+}
+
 /** A set of rows that share servers. */
 export interface Group {
   /** Names of its rows. */
@@ -53,21 +60,35 @@ export class Bench {
   readonly options: Options;
   /** Folder for logs, sockets and the engine's data. */
   readonly folder: string;
-  readonly rows: Row[] = [];
-  readonly failures: string[] = [];
+  readonly rows: Row[];
+  readonly failures: string[];
   readonly server: Place;
   readonly load: Place;
   /** A folder in memory, for files that stand for memory devices. */
   readonly memoryFolder: string;
   readonly #say: (text: string) => void;
 
-  constructor(options: Options, folder: string, memoryFolder: string, say: (text: string) => void) {
+  constructor(
+    options: Options,
+    folder: string,
+    memoryFolder: string,
+    say: (text: string) => void,
+    results: { rows: Row[]; failures: string[] } = { rows: [], failures: [] },
+  ) {
+    this.rows = results.rows;
+    this.failures = results.failures;
     this.options = options;
     this.folder = folder;
     this.server = { core: options.serverCore, realtime: options.realtime };
     this.load = { core: options.loadCore, realtime: options.realtime };
     this.memoryFolder = memoryFolder;
     this.#say = say;
+  }
+
+  /** The same, with what is measured at the priority of everything else. */
+  withoutRealtime(): Bench {
+    const options = { ...this.options, realtime: false };
+    return new Bench(options, this.folder, this.memoryFolder, this.#say, this);
   }
 
   /** True when a row is asked for. */
@@ -92,6 +113,48 @@ export class Bench {
     this.#say(text);
   }
 
+  /** Distance of the two cores now; with a limit on it, as soon as they are that near or time is up. */
+  async #distance(): Promise<number | null> {
+    const { serverCore, loadCore, coreToCoreNs: limitNs } = this.options;
+    const deadline = Date.now() + NEAR_TIMEOUT_MS;
+    for (;;) {
+      const distance = await coreToCoreNs(serverCore, loadCore);
+      if (distance === null || limitNs === null || distance <= limitNs) return distance;
+      if (Date.now() > deadline) return distance;
+      await Bun.sleep(NEAR_POLL_MS);
+    }
+  }
+
+  /** One measurement of each side, beginning with the one of this round. */
+  async #round(sides: readonly Side[], load: Load, round: number): Promise<Sample[]> {
+    const samples: Sample[] = [];
+    for (let turn = 0; turn < sides.length; turn++) {
+      const index = (round + turn) % sides.length;
+      samples[index] = await sides[index]!.measure(load, this.options.pace.seconds);
+    }
+    return samples;
+  }
+
+  /** Rounds until enough of them count. */
+  async #rounds(sides: readonly Side[], load: Load): Promise<Rounds> {
+    const { pace, serverCore, loadCore, coreToCoreNs: limitNs } = this.options;
+    for (const side of sides) await side.measure(load, pace.warmupSeconds);
+    const samples: Sample[][] = [];
+    const distances: number[] = [];
+    const most = limitNs === null ? pace.repetitions : pace.repetitions * ROUNDS_PER_REPETITION;
+    for (let round = 0; round < most && samples.length < pace.repetitions; round++) {
+      const before = await this.#distance();
+      const measured = await this.#round(sides, load, round);
+      const after = await coreToCoreNs(serverCore, loadCore);
+      // Virtual CPUs may move while they are measured; then the sides had different machines.
+      if (limitNs !== null && Math.max(before ?? 0, after ?? 0) > limitNs) continue;
+      samples.push(measured);
+      if (before !== null && after !== null) distances.push((before + after) / 2);
+    }
+    if (samples.length === 0) throw new Error(`the cores were never within ${limitNs} ns`);
+    return { samples, coreToCoreNs: distances.length === 0 ? null : median(distances) };
+  }
+
   /**
    * Measures `sides`, the first of which is ours, in turn, round after round, each round beginning
    * with another, and adds a row for each peer. A first round, which warms them up, is dropped.
@@ -103,35 +166,21 @@ export class Bench {
     [ours, ...peers]: readonly [Side, ...Side[]],
   ): Promise<void> {
     if (!this.wants(name)) return;
-    const { pace, serverCore, loadCore } = this.options;
-    const sides = [ours, ...peers];
-    const values: number[][] = sides.map(() => []);
-    const distances: number[] = [];
+    let rounds: Rounds;
     try {
-      for (const side of sides) await side.measure(load, pace.warmupSeconds);
-      for (let round = 0; round < pace.repetitions; round++) {
-        const distance = await coreToCoreNs(serverCore, loadCore);
-        if (distance !== null) distances.push(distance);
-        for (let turn = 0; turn < sides.length; turn++) {
-          const index = (round + turn) % sides.length;
-          const sample = await sides[index]!.measure(load, pace.seconds);
-          values[index]!.push(metric.of(sample));
-        }
-      }
+      rounds = await this.#rounds([ours, ...peers], load);
     } catch (error) {
       this.fail(name, error);
       return;
     }
-    const frame = {
-      case: name,
-      unit: metric.unit,
-      coreToCoreNs: distances.length === 0 ? null : median(distances),
-    };
-    if (peers.length === 0) this.add(plainRow(frame, median(values[0]!)));
+    const frame = { case: name, unit: metric.unit, coreToCoreNs: rounds.coreToCoreNs };
+    const valuesOf = (index: number): number[] =>
+      rounds.samples.map((samples) => metric.of(samples[index]!));
+    if (peers.length === 0) this.add(plainRow(frame, median(valuesOf(0))));
     for (const [index, peer] of peers.entries()) {
       const aim = peer.aimOf?.(load);
       const row = { ...frame, ...(aim === undefined ? {} : { aim }) };
-      this.add(pairedRow(row, peer.name, values[0]!, values[index + 1]!));
+      this.add(pairedRow(row, peer.name, valuesOf(0), valuesOf(index + 1)));
     }
   }
 

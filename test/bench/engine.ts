@@ -122,6 +122,37 @@ export class BenchEngine {
   }
 }
 
+/** What starting engines takes from the benchmark. */
+export interface EngineSetting {
+  readonly options: { readonly executable: string; readonly baseline: string | null };
+  readonly server: Place;
+  readonly folder: string;
+}
+
+/** Runs `use` with an engine of the executable that is measured. */
+export async function withEngine<T>(
+  { options, server, folder }: EngineSetting,
+  use: (engine: BenchEngine) => Promise<T>,
+): Promise<T> {
+  const { executable } = options;
+  const engine = await BenchEngine.start({ executable, place: server, folder });
+  try {
+    return await use(engine);
+  } finally {
+    await engine.stop();
+  }
+}
+
+/** Runs `use` with an engine of the other build, or null when none is to be a peer. */
+export async function withBaseline<T>(
+  setting: EngineSetting,
+  use: (engine: BenchEngine | null) => Promise<T>,
+): Promise<T> {
+  const { baseline } = setting.options;
+  if (baseline === null) return await use(null);
+  return await withEngine({ ...setting, options: { executable: baseline, baseline } }, use);
+}
+
 /** A memory device's URI. */
 export function mallocUri(name: string, mib: number, blockSize = 512): string {
   return `malloc:///${name}?size_mb=${mib}&blk_size=${blockSize}`;

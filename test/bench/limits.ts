@@ -67,6 +67,12 @@ export const HUGE_SPARE_MIB = 2048;
 /** Memory that stays free of huge pages. With less, SPDK runs on ordinary pages. */
 export const MEMORY_KEPT_MIB = 4096;
 
+/** How long a round waits for the cores to be near each other, when that is asked for. */
+export const NEAR_TIMEOUT_MS = 120_000;
+export const NEAR_POLL_MS = 1_000;
+/** Rounds that are begun at most for each that is to count. */
+export const ROUNDS_PER_REPETITION = 3;
+
 /** Round trips of a cache line between two cores: batches, of which the fastest counts. */
 export const PING_BATCHES = 40;
 export const PINGS_PER_BATCH = 2_000;

@@ -15,11 +15,15 @@ export interface Options {
   /** Folder for the files that are measured: on the disk to be measured. */
   readonly folder: string;
   readonly executable: string;
+  /** Another build, measured as a peer; null: none. */
+  readonly baseline: string | null;
   /** CPU of what serves, CPU of what puts load on it. */
   readonly serverCore: number;
   readonly loadCore: number;
   /** Everything that is measured runs before anything else on the machine (SCHED_RR). */
   readonly realtime: boolean;
+  /** Rounds during which the two cores are further apart than this do not count; null: all do. */
+  readonly coreToCoreNs: number | null;
 }
 
 export const usage = `npm run bench -- [options]
@@ -35,8 +39,12 @@ over pairs of measurements that followed each other; the range of the pairs stan
   --seconds <n>       duration of one measurement
   --dir <folder>      where to put the files of file devices (default: ${tmpdir()})
   --cores <a,b>       CPU of the servers and CPU of the load (default: 0,1)
-  --realtime          run what is measured before anything else on the machine (SCHED_RR; root)
+  --within <ns>       count only rounds with the two cores at most so far apart (see "core to core")
+  --realtime          run what is measured before anything else on the machine (SCHED_RR; root).
+                      For a machine that others use: steadier rates, but worse tails, and nothing
+                      else gets on meanwhile. File devices are measured without it.
   --executable <path> executable to measure (default: dist/trilith)
+  --baseline <path>   another build of the executable, as a further peer (memory, NBD, mirrors)
   --json              print {"rows": [...]} instead of the table`;
 
 /** A mistake on the command line; the message is for the user. */
@@ -64,7 +72,9 @@ const flags = {
   dir: { type: "string" },
   cores: { type: "string" },
   realtime: { type: "boolean" },
+  within: { type: "string" },
   executable: { type: "string" },
+  baseline: { type: "string" },
   json: { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const;
@@ -92,8 +102,10 @@ export function readOptions(args: readonly string[]): Options | null {
     },
     folder: values.dir ?? tmpdir(),
     executable: values.executable ?? executablePath(),
+    baseline: values.baseline ?? null,
     serverCore,
     loadCore,
     realtime: values.realtime === true,
+    coreToCoreNs: count(values.within, "--within") ?? null,
   };
 }

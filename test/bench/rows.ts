@@ -9,9 +9,8 @@ export interface Row {
   /** Ours to theirs: the median over the pairs. */
   readonly ratio: number | null;
   readonly unit: string;
-  /** Lowest and highest ratio of a pair. */
-  readonly ratioLow: number | null;
-  readonly ratioHigh: number | null;
+  /** The ratios of the pairs, in the order in which they were measured. */
+  readonly pairs: readonly number[];
   /** What the ratio, or `ours` where there is none, is meant to reach; null: no aim is set. */
   readonly aim: Aim | null;
   /** Round trip of a cache line between the two cores while the row was measured, in ns. */
@@ -48,8 +47,7 @@ export function plainRow(frame: RowFrame, ours: number): Row {
     theirs: null,
     ratio: null,
     unit: frame.unit,
-    ratioLow: null,
-    ratioHigh: null,
+    pairs: [],
     aim: frame.aim ?? null,
     coreToCoreNs: frame.coreToCoreNs ?? null,
   };
@@ -68,8 +66,7 @@ export function pairedRow(
     peer,
     theirs: median(theirs),
     ratio: median(ratios),
-    ratioLow: Math.min(...ratios),
-    ratioHigh: Math.max(...ratios),
+    pairs: ratios,
   };
 }
 
@@ -96,14 +93,15 @@ export function missesAim({ aim, ratio, ours }: Row): boolean {
 }
 
 function cells(row: Row): string[] {
-  const { ratio, ratioLow, ratioHigh, coreToCoreNs } = row;
+  const { ratio, pairs, coreToCoreNs } = row;
+  const range = `${Math.min(...pairs).toFixed(2)}..${Math.max(...pairs).toFixed(2)}`;
   return [
     row.case,
     row.peer ?? "",
     shortNumber(row.ours),
     row.theirs === null ? "" : shortNumber(row.theirs),
     ratio === null ? "" : ratio.toFixed(2),
-    ratioLow === null ? "" : `${ratioLow.toFixed(2)}..${ratioHigh!.toFixed(2)}`,
+    pairs.length > 1 ? range : "",
     aimText(row) + (missesAim(row) ? " !" : ""),
     row.unit,
     coreToCoreNs === null ? "" : `${coreToCoreNs.toFixed(0)} ns`,

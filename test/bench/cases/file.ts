@@ -2,7 +2,7 @@
 import { closeSync, fsyncSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { type Bench, type Group, iops, type Side } from "../bench.ts";
-import { BenchEngine } from "../engine.ts";
+import { withEngine } from "../engine.ts";
 import { fioFile, type Load, loadName, type Subsystem, trilithLoad } from "../loads.ts";
 import { freePorts } from "../machine.ts";
 import { oursOverTcp, spdkOverTcp } from "../sides.ts";
@@ -74,24 +74,16 @@ async function withSpdkFiles(
 }
 
 async function runServed(bench: Bench, path: string): Promise<void> {
-  await bench.withSpdk(TARGET_MIB, async (spdk) => {
-    const { executable } = bench.options;
-    const engine = await BenchEngine.start({
-      executable,
-      place: bench.server,
-      folder: bench.folder,
-    });
-    try {
+  await bench.withSpdk(TARGET_MIB, (spdk) =>
+    withEngine(bench, async (engine) => {
       const { at } = await engine.serveDevice(`uring://${path}?blk_size=${BLOCK_BYTES}`);
       const ours = oursOverTcp(bench, spdk, at);
       await withSpdkFiles(bench, spdk, path, async (peers) => {
         const sides = [ours, rawSide(bench, path), ...peers] as const;
         for (const load of loads) await bench.compare(servedName(load), iops, load, sides);
       });
-    } finally {
-      await engine.stop();
-    }
-  });
+    }),
+  );
 }
 
 async function runDirect(bench: Bench, path: string): Promise<void> {
@@ -106,7 +98,9 @@ async function runDirect(bench: Bench, path: string): Promise<void> {
   }
 }
 
-async function run(bench: Bench): Promise<void> {
+async function run(shared: Bench): Promise<void> {
+  // Completions of direct I/O need the kernel's workers, which real-time load would keep waiting.
+  const bench = shared.withoutRealtime();
   const path = join(bench.options.folder, `trilith-bench-${process.pid}.img`);
   try {
     writeFile(path, bench.options.pace.fileMib);

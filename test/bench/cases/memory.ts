@@ -1,7 +1,7 @@
 /** One memory device over NVMe/TCP: what the target itself costs. Also with digests. */
 import type { Bench, Group, Side } from "../bench.ts";
 import { iops, mibPerSec } from "../bench.ts";
-import { BenchEngine, mallocUri } from "../engine.ts";
+import { type BenchEngine, mallocUri, withBaseline, withEngine } from "../engine.ts";
 import { MEMORY_MIB } from "../limits.ts";
 import { type Load, loadName } from "../loads.ts";
 import { freePorts } from "../machine.ts";
@@ -43,28 +43,6 @@ const memoryName = (load: Load): string => `memory ${loadName(load)}`;
 const digestName = (load: Load): string => `digests ${loadName(load)}`;
 const metricOf = (load: Load) => (load.blockBytes > 4096 ? mibPerSec : iops);
 
-interface Servers {
-  readonly spdk: Spdk | null;
-  readonly engine: BenchEngine;
-}
-
-/** Runs `use` with an engine and the SPDK to compare it with, and ends them. */
-async function withEngine(bench: Bench, use: (servers: Servers) => Promise<void>): Promise<void> {
-  await bench.withSpdk(TARGET_MIB, async (spdk) => {
-    const { executable } = bench.options;
-    const engine = await BenchEngine.start({
-      executable,
-      place: bench.server,
-      folder: bench.folder,
-    });
-    try {
-      await use({ spdk, engine });
-    } finally {
-      await engine.stop();
-    }
-  });
-}
-
 /** Starts an SPDK target with one memory device, for as long as `use` takes. */
 async function withSpdkDevice(
   bench: Bench,
@@ -92,44 +70,63 @@ async function withSpdkDevice(
   }
 }
 
+/** Runs `use` with the peers of a memory device: SPDK, or Debian's NBD servers without one. */
+async function withPeers(
+  bench: Bench,
+  spdk: Spdk | null,
+  use: (peers: readonly Side[]) => Promise<void>,
+): Promise<void> {
+  if (spdk !== null) {
+    await withSpdkDevice(bench, spdk, (side) => use([side()]));
+    return;
+  }
+  const { server, folder } = bench;
+  const nbdkit = await startNbdkit(MEMORY_MIB, server, folder);
+  const qemu = await startQemuNbd(MEMORY_MIB, server, folder, bench.memoryFolder);
+  try {
+    await use(nbdPeerSides(bench, [nbdkit, qemu]));
+  } finally {
+    await Promise.all([nbdkit.service.stop(), qemu.service.stop()]);
+  }
+}
+
 async function runMemory(bench: Bench): Promise<void> {
-  await withEngine(bench, async ({ spdk, engine }) => {
-    const { at } = await engine.serveDevice(mallocUri("memory", MEMORY_MIB));
-    const ours = oursOverTcp(bench, spdk, at);
-    const compareWith = async (peers: readonly Side[]): Promise<void> => {
-      for (const load of loads) {
-        await bench.compare(memoryName(load), metricOf(load), load, [ours, ...peers]);
-      }
-    };
-    if (spdk !== null) {
-      await withSpdkDevice(bench, spdk, (side) => compareWith([side()]));
-      return;
-    }
-    const { server, folder } = bench;
-    const nbdkit = await startNbdkit(MEMORY_MIB, server, folder);
-    const qemu = await startQemuNbd(MEMORY_MIB, server, folder, bench.memoryFolder);
-    try {
-      await compareWith(nbdPeerSides(bench, [nbdkit, qemu]));
-    } finally {
-      await Promise.all([nbdkit.service.stop(), qemu.service.stop()]);
-    }
-  });
+  await bench.withSpdk(TARGET_MIB, (spdk) =>
+    withEngine(bench, (engine) =>
+      withBaseline(bench, (baseline) =>
+        withPeers(bench, spdk, async (peers) => {
+          const served = async (from: BenchEngine, name: string): Promise<Side> => {
+            const { at } = await from.serveDevice(mallocUri("memory", MEMORY_MIB));
+            return oursOverTcp(bench, spdk, at, name);
+          };
+          const ours = await served(engine, "ours");
+          const before = baseline === null ? [] : [await served(baseline, "baseline")];
+          for (const load of loads) {
+            const sides = [ours, ...peers, ...before] as const;
+            await bench.compare(memoryName(load), metricOf(load), load, sides);
+          }
+        }),
+      ),
+    ),
+  );
 }
 
 async function runDigests(bench: Bench): Promise<void> {
-  await withEngine(bench, async ({ spdk, engine }) => {
-    const { at } = await engine.serveDevice(mallocUri("digests", MEMORY_MIB));
-    const digests = { headerDigest: true, dataDigest: true };
-    const ours = oursOverTcp(bench, spdk, at, "ours", digests);
-    const without = oursOverTcp(bench, spdk, at, "ours without digests");
-    const compareWith = async (peers: readonly Side[]): Promise<void> => {
-      for (const load of digestLoads) {
-        await bench.compare(digestName(load), metricOf(load), load, [ours, without, ...peers]);
-      }
-    };
-    if (spdk === null) await compareWith([]);
-    else await withSpdkDevice(bench, spdk, (side) => compareWith([side(true)]));
-  });
+  await bench.withSpdk(TARGET_MIB, (spdk) =>
+    withEngine(bench, async (engine) => {
+      const { at } = await engine.serveDevice(mallocUri("digests", MEMORY_MIB));
+      const both = { headerDigest: true, dataDigest: true };
+      const ours = oursOverTcp(bench, spdk, at, "ours", both);
+      const without = oursOverTcp(bench, spdk, at, "ours without digests");
+      const compareWith = async (peers: readonly Side[]): Promise<void> => {
+        for (const load of digestLoads) {
+          await bench.compare(digestName(load), metricOf(load), load, [ours, without, ...peers]);
+        }
+      };
+      if (spdk === null) await compareWith([]);
+      else await withSpdkDevice(bench, spdk, (side) => compareWith([side(true)]));
+    }),
+  );
 }
 
 export const memory: Group = { rows: loads.map(memoryName), run: runMemory };

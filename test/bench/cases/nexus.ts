@@ -3,7 +3,7 @@
  * call, beside SPDK's raid1 built the same way in one process.
  */
 import { type Bench, type Group, iops, type Side } from "../bench.ts";
-import { BenchEngine, mallocUri, nvmfUri } from "../engine.ts";
+import { type BenchEngine, mallocUri, nvmfUri, withBaseline, withEngine } from "../engine.ts";
 import { CHILD_MIB, COPIES } from "../limits.ts";
 import { type Load, loadName, type Subsystem } from "../loads.ts";
 import { freePorts } from "../machine.ts";
@@ -134,34 +134,59 @@ async function withRaids(
   }
 }
 
+interface OurSides {
+  readonly single: Side;
+  readonly remote: Side;
+  readonly local: Side;
+  readonly replicas: Side;
+}
+
+async function sidesOf(bench: Bench, spdk: Spdk | null, engine: BenchEngine): Promise<OurSides> {
+  const at = await serveOurs(engine);
+  return {
+    single: oursOverTcp(bench, spdk, at.single, "ours without nexus"),
+    remote: oursOverTcp(bench, spdk, at.remote),
+    local: oursOverTcp(bench, spdk, at.local),
+    replicas: oursOverTcp(bench, spdk, at.replicas),
+  };
+}
+
+async function compareAll(
+  bench: Bench,
+  ours: OurSides,
+  before: OurSides | null,
+  raids: Mirrors | null,
+): Promise<void> {
+  const { single, remote, local, replicas } = ours;
+  const asPeer = { ...remote, name: "ours, remote children" };
+  const raid = raids === null ? [] : [raids.remote];
+  const localRaid = raids === null ? [] : [raids.local];
+  const baseline = (side: keyof OurSides): Side[] =>
+    before === null ? [] : [{ ...before[side], name: "baseline" }];
+  for (const load of loads) {
+    const sides = [remote, ...raid, single, ...baseline("remote")] as const;
+    await bench.compare(remoteName(load), iops, load, sides);
+  }
+  for (const load of loads) {
+    const sides = [local, ...localRaid, asPeer, ...baseline("local")] as const;
+    await bench.compare(localName(load), iops, load, sides);
+  }
+  for (const load of loads) {
+    const sides = [replicas, ...raid, asPeer, ...baseline("replicas")] as const;
+    await bench.compare(replicaName(load), iops, load, sides);
+  }
+}
+
 async function run(bench: Bench): Promise<void> {
-  await bench.withSpdk(TARGET_MIB, async (spdk) => {
-    const { server: place, folder } = bench;
-    const engine = await BenchEngine.start({ executable: bench.options.executable, place, folder });
-    try {
-      const at = await serveOurs(engine);
-      const single = oursOverTcp(bench, spdk, at.single, "ours without nexus");
-      const remote = oursOverTcp(bench, spdk, at.remote);
-      const local = oursOverTcp(bench, spdk, at.local);
-      const replicas = oursOverTcp(bench, spdk, at.replicas);
-      const asPeer = { ...remote, name: "ours, remote children" };
-      await withRaids(bench, spdk, async (raids) => {
-        const raid = raids === null ? [] : [raids.remote];
-        const localRaid = raids === null ? [] : [raids.local];
-        for (const load of loads) {
-          await bench.compare(remoteName(load), iops, load, [remote, ...raid, single]);
-        }
-        for (const load of loads) {
-          await bench.compare(localName(load), iops, load, [local, asPeer, ...localRaid]);
-        }
-        for (const load of loads) {
-          await bench.compare(replicaName(load), iops, load, [replicas, asPeer, ...raid]);
-        }
-      });
-    } finally {
-      await engine.stop();
-    }
-  });
+  await bench.withSpdk(TARGET_MIB, (spdk) =>
+    withEngine(bench, (engine) =>
+      withBaseline(bench, async (baseline) => {
+        const ours = await sidesOf(bench, spdk, engine);
+        const before = baseline === null ? null : await sidesOf(bench, spdk, baseline);
+        await withRaids(bench, spdk, (raids) => compareAll(bench, ours, before, raids));
+      }),
+    ),
+  );
 }
 
 export const nexus: Group = {
