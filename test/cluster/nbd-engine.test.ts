@@ -1,6 +1,6 @@
 /** NBD exports of an engine with several reactors, told what to do over its RPC. */
 import { afterEach, expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type EngineClient, engineClient } from "../../src/engine/rpc/client.ts";
 import { freePorts } from "../bench/machine.ts";
@@ -109,4 +109,42 @@ test("a volume mirrored over three devices is shared like any device", async () 
   await succeed("cmp", ...head, image, back);
   await rpc.unshareNexus({ uuid, protocol: "nbd" });
   expect((await run("nbdinfo", uri)).code).not.toBe(0);
+});
+
+test("a thin replica tells its clients where it holds nothing", async () => {
+  const folder = tempFolder();
+  const rpc = await startEngine(folder);
+  const disk = join(folder, "disk");
+  writeFileSync(disk, "");
+  truncateSync(disk, 256 << 20);
+  await rpc.createPool({ name: "pool", disks: [disk], clusterSizeBytes: 1 << 20 });
+  const uuid = crypto.randomUUID();
+  await rpc.createReplica({ uuid, poolName: "pool", sizeBytes: 64 << 20, thin: true });
+  await rpc.shareReplicaNbd({ uuid });
+  const [shared] = await rpc.listNbdExports();
+  const { uri } = shared!;
+  const map = async (): Promise<unknown> =>
+    JSON.parse(await succeed("nbdinfo", "--map", "--json", uri));
+  const extent = (offsetMb: number, lengthMb: number, description: string) =>
+    expect.objectContaining({
+      offset: offsetMb << 20,
+      length: lengthMb << 20,
+      type: description === "data" ? 0 : 3,
+    });
+  expect(await map()).toEqual([extent(0, 64, "hole,zero")]);
+  const write = ["-c", "write -P 5 8M 2M", "-c", "write -P 6 40M 4k"];
+  await succeed("qemu-io", "-f", "raw", ...write, uri);
+  expect(await map()).toEqual([
+    extent(0, 8, "hole,zero"),
+    extent(8, 2, "data"),
+    extent(10, 30, "hole,zero"),
+    extent(40, 1, "data"),
+    extent(41, 23, "hole,zero"),
+  ]);
+  // A copy that skips the holes is the same.
+  const image = join(folder, "image");
+  await succeed("nbdcopy", uri, image);
+  await succeed("qemu-img", "compare", "-f", "raw", "-F", "raw", image, uri);
+  await succeed("qemu-io", "-f", "raw", "-c", "discard 8M 1M", uri);
+  expect(await map()).toContainEqual(extent(0, 9, "hole,zero"));
 });

@@ -2,18 +2,9 @@
 import type { Bdev } from "../bdev/bdev.ts";
 import { IoStatistics } from "../reactor/io-statistics.ts";
 import type { NbdConnection } from "./connection.ts";
+import type { AllocationSource } from "./extents.ts";
 import { BLOCK_BYTES_PREFERRED, PIECE_BYTES_MAX } from "./limits.ts";
 import { type ExportInfo, TransmissionFlag } from "./protocol.ts";
-
-/** Knows which parts of a device hold nothing. */
-export interface AllocationSource {
-  /**
-   * Length in bytes (whole blocks, at least one, at most `lengthMax`) of the run that starts at
-   * `offset`; negative when the run is not allocated and reads as zeroes. Both arguments are whole
-   * blocks inside the device. Called on the device's reactor; must not block.
-   */
-  runAt(offset: number, lengthMax: number): number;
-}
 
 export interface NbdExportOptions {
   /** 1 to 255 bytes of UTF-8. */

@@ -1,8 +1,37 @@
 /** Answers to BLOCK_STATUS: which parts of a range hold data ("base:allocation metadata context"). */
 import { assert } from "../../assert.ts";
-import type { AllocationSource } from "./export.ts";
-import { EXTENTS_MAX } from "./limits.ts";
+import { CLUSTERS_PER_RUN_MAX, EXTENTS_MAX } from "./limits.ts";
 import { ExtentFlag } from "./protocol.ts";
+
+/** Knows which parts of a device hold nothing. */
+export interface AllocationSource {
+  /**
+   * Length in bytes (whole blocks, at least one, at most `lengthMax`) of a run that starts at
+   * `offset`; negative when the run is not allocated and reads as zeroes. Both arguments are whole
+   * blocks inside the device. Called on the device's reactor; must not block.
+   */
+  runAt(offset: number, lengthMax: number): number;
+}
+
+/** A device that holds its data in clusters and can tell of each range whether it holds any. */
+export interface ClusteredDevice {
+  isAllocated(offset: number, length: number): boolean;
+}
+
+/** The allocation of a device whose clusters have `clusterBytes` (a power of two). */
+export function clusterAllocation(device: ClusteredDevice, clusterBytes: number): AllocationSource {
+  return {
+    runAt(offset, lengthMax) {
+      const isAllocated = device.isAllocated(offset, 1);
+      const first = offset - (offset % clusterBytes);
+      const end = Math.min(offset + lengthMax, first + CLUSTERS_PER_RUN_MAX * clusterBytes);
+      let at = first + clusterBytes;
+      while (at < end && device.isAllocated(at, 1) === isAllocated) at += clusterBytes;
+      const length = Math.min(at, end) - offset;
+      return isAllocated ? length : -length;
+    },
+  };
+}
 
 /**
  * Fills `extents` with pairs of length in bytes and flags for the range from `offset`, and returns

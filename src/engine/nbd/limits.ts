@@ -25,6 +25,8 @@ export const WHOLE_WRITE_BYTES_MAX = 16 << 10;
 export const RECEIVE_INTO_BYTES_MIN = 4 << 10;
 /** Extents of one answer to BLOCK_STATUS. The client asks on from where they end. */
 export const EXTENTS_MAX = 128;
+/** Clusters looked at for one run of allocated or free ones. A longer run is found in several. */
+export const CLUSTERS_PER_RUN_MAX = 1024;
 
 /** Option data that is looked at. More is skipped and answered with "too big". */
 export const OPTION_BYTES_MAX = 32 << 10;

@@ -2,6 +2,7 @@
 import { CRC32C_START, crc32cFinish, crc32cUpdate } from "../../../ffi/index.ts";
 import { ioError, TrilithError } from "../../errors.ts";
 import { type Bdev, bdevBytes } from "../bdev/bdev.ts";
+import { clusterAllocation } from "../nbd/extents.ts";
 import { deviceIo, takeBuffer } from "../nexus/child-io.ts";
 import type { Pool, Replica } from "../pool/index.ts";
 import { IoFlag, IoOp } from "../reactor/io-table.ts";
@@ -88,7 +89,10 @@ export class Replicas implements PoolUser {
       shareReplicaNvmf: ({ uuid, allowedHosts }) =>
         this.#changed(uuid, (pool, replica) => this.#shareNvmf(pool, replica, allowedHosts)),
       shareReplicaNbd: ({ uuid, ...options }) =>
-        this.#changed(uuid, (_pool, replica) => this.#shares.nbd(replica, uuid, options)),
+        this.#changed(uuid, (pool, replica) => {
+          const allocation = clusterAllocation(replica, pool.clusterBytes);
+          return this.#shares.nbd(replica, uuid, options, allocation);
+        }),
       unshareReplica: ({ uuid, protocol }) =>
         this.#changed(uuid, async (pool, replica) => {
           await this.#shares.unshare(replica, protocol);

@@ -4,6 +4,7 @@ import { TrilithError } from "../../errors.ts";
 import { AnaState } from "../../nvme/constants.ts";
 import { type Bdev, bdevBytes } from "../bdev/bdev.ts";
 import type { NbdExport } from "../nbd/export.ts";
+import type { AllocationSource } from "../nbd/extents.ts";
 import type { NbdServer } from "../nbd/server.ts";
 import type { IoStatistics } from "../reactor/io-statistics.ts";
 import type { AnaStateName, Share } from "../rpc/fields.ts";
@@ -187,8 +188,16 @@ export class Shares {
     if (options.anaState !== undefined) subsystem.setAnaState(anaStates[options.anaState]);
   }
 
-  /** Serves a device over NBD; a device that is served so already under the same terms stays. */
-  async nbd(bdev: Bdev, identity: string, options: ShareNbd): Promise<void> {
+  /**
+   * Serves a device over NBD; a device that is served so already under the same terms stays.
+   * `allocation` knows which parts of the device hold nothing, when anybody does.
+   */
+  async nbd(
+    bdev: Bdev,
+    identity: string,
+    options: ShareNbd,
+    allocation?: AllocationSource,
+  ): Promise<void> {
     const name = options.exportName ?? identity;
     if (this.#context.options.nbdPort === null) {
       throw new TrilithError(
@@ -206,7 +215,8 @@ export class Shares {
         "unshare it first, or ask for it with the same parameters",
       );
     }
-    const added = this.#nbd.addExport({ name, bdev, readOnly: options.readOnly });
+    const holes = allocation === undefined ? {} : { allocation };
+    const added = this.#nbd.addExport({ name, bdev, readOnly: options.readOnly, ...holes });
     try {
       await this.#context.main.call("announce", { protocol: "nbd", name, hosts: undefined });
     } catch (error) {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { fillExtents } from "../../../../src/engine/nbd/extents.ts";
-import { EXTENTS_MAX } from "../../../../src/engine/nbd/limits.ts";
+import { clusterAllocation, fillExtents } from "../../../../src/engine/nbd/extents.ts";
+import { CLUSTERS_PER_RUN_MAX, EXTENTS_MAX } from "../../../../src/engine/nbd/limits.ts";
 
 /** A source whose blocks of 512 bytes are data where `map` has a "d". */
 function sourceOf(map: string, runMax = Number.POSITIVE_INFINITY) {
@@ -45,5 +45,32 @@ describe("extents", () => {
   test("stop after a bounded number of questions", () => {
     const blocks = EXTENTS_MAX * 3;
     expect(extentsOf("d".repeat(blocks), 0, blocks * 512, 128, 1)).toEqual([EXTENTS_MAX * 512, 0]);
+  });
+});
+
+describe("clusters", () => {
+  const CLUSTER = 65536;
+  const device = (map: string) => ({
+    isAllocated: (offset: number, length: number) =>
+      map.slice(Math.floor(offset / CLUSTER), Math.ceil((offset + length) / CLUSTER)).includes("d"),
+  });
+  const run = (map: string, offset: number, lengthMax: number) =>
+    clusterAllocation(device(map), CLUSTER).runAt(offset, lengthMax);
+
+  test("make runs, of data or of nothing", () => {
+    expect(run("dd--d", 0, 5 * CLUSTER)).toBe(2 * CLUSTER);
+    expect(run("dd--d", 2 * CLUSTER, 3 * CLUSTER)).toBe(-2 * CLUSTER);
+    expect(run("dd--d", 4 * CLUSTER, CLUSTER)).toBe(CLUSTER);
+  });
+
+  test("may be entered and left in the middle", () => {
+    expect(run("dd--d", 512, 5 * CLUSTER - 512)).toBe(2 * CLUSTER - 512);
+    expect(run("dd--d", 3 * CLUSTER - 512, 1024)).toBe(-1024);
+    expect(run("dd--d", 512, 1024)).toBe(1024);
+  });
+
+  test("are looked at in bounded numbers", () => {
+    const blocks = CLUSTERS_PER_RUN_MAX * 2;
+    expect(run("d".repeat(blocks), 0, blocks * CLUSTER)).toBe(CLUSTERS_PER_RUN_MAX * CLUSTER);
   });
 });
