@@ -68,24 +68,22 @@ export class Space {
     this.references = references;
     this.metadata = metadata.length;
     const count = state.clusterCount;
-    this.use = new Uint8Array(count);
-    let used = 0;
+    const use = new Uint8Array(count);
+    this.use = use;
+    for (const c of metadata) use[c] = ClusterUse.METADATA;
+    let zeroed = 0;
+    let dirty = 0;
     for (let c = 0; c < count; c++) {
-      if (references[c] !== 0) {
-        this.use[c] = ClusterUse.USED;
-        used++;
-      } else if ((zeroedBits[c >> 3]! & (1 << (c & 7))) !== 0) this.use[c] = ClusterUse.ZEROED;
+      if (use[c] === ClusterUse.METADATA) continue;
+      if (references[c] !== 0) use[c] = ClusterUse.USED;
+      else if ((zeroedBits[c >> 3]! & (1 << (c & 7))) !== 0) {
+        use[c] = ClusterUse.ZEROED;
+        zeroed++;
+      } else dirty++;
     }
-    for (const c of metadata) this.use[c] = ClusterUse.METADATA;
-    for (const use of this.use) {
-      if (use === ClusterUse.ZEROED) this.zeroed++;
-      else if (use === ClusterUse.DIRTY) this.dirty++;
-    }
-    this.free = count - used - metadata.length;
-    assert(
-      this.free === this.zeroed + this.dirty,
-      "free clusters are dirty or zeroed at the start",
-    );
+    this.zeroed = zeroed;
+    this.dirty = dirty;
+    this.free = zeroed + dirty;
     for (const object of state.objects.values()) this.#adopt(object);
   }
 

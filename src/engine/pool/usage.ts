@@ -15,7 +15,7 @@ export interface SpaceUsage {
   readonly allocatedBytes: number;
   /** Bytes that snapshots of this replica hold. */
   readonly allocatedBytesSnapshots: number;
-  /** The same with those of everything it was cloned from. */
+  /** The same with the snapshots that it comes from as a clone. */
   readonly allocatedBytesAllSnapshots: number;
   readonly clusterBytes: number;
   readonly clusters: number;
@@ -42,84 +42,74 @@ export function snapshotsOf(state: PoolState, object: PoolObject): PoolObject[] 
     .sort((a, b) => a.id - b.id);
 }
 
-/** Distinct clusters that the objects refer to and `except` do not. */
-function distinctClusters(objects: readonly PoolObject[], except: readonly PoolObject[]): number {
-  const seen = new Set<number>();
-  const longest = Math.max(0, ...objects.map((object) => object.map.length));
+/**
+ * The snapshots that an object's content went through before it branched off: of the snapshot it was
+ * cloned from that one and the earlier ones of the same source, and so on upwards. Oldest first.
+ */
+function ancestry(state: PoolState, object: PoolObject): PoolObject[] {
+  const origin = state.objects.get(object.origin);
+  if (origin === undefined) return [];
+  if (object.kind === KIND_SNAPSHOT) {
+    const before = snapshotsOf(state, origin).filter((other) => other.id < object.id);
+    return [...ancestry(state, origin), ...before];
+  }
+  return [...ancestry(state, origin), origin];
+}
+
+/**
+ * Clusters of `object` that `before` does not have. Along one line of history an index never comes
+ * back to a cluster it has left, so comparing neighbours in time is enough to count each once.
+ */
+function clustersSince(object: PoolObject, before: PoolObject | undefined): number {
+  if (before === undefined) return object.mapped;
+  const [map, old] = [object.map, before.map];
   let count = 0;
-  // Objects of a family share a cluster at one index only, so each index can be counted alone.
-  for (let i = 0; i < longest; i++) {
-    seen.clear();
-    for (const object of except) if (i < object.map.length) seen.add(clusterAt(object, i));
-    seen.add(-1);
-    for (const object of objects) {
-      if (i >= object.map.length) continue;
-      const cluster = clusterAt(object, i);
-      if (seen.has(cluster)) continue;
-      seen.add(cluster);
-      count++;
-    }
+  for (let i = 0; i < map.length; i++) {
+    const entry = map[i]!;
+    if (entry < 0) continue;
+    const oldEntry = i < old.length ? old[i]! : -1;
+    if (oldEntry < 0 || (oldEntry & CLUSTER_MASK) !== (entry & CLUSTER_MASK)) count++;
   }
   return count;
 }
 
-function clusterAt(object: PoolObject, index: number): number {
-  const entry = object.map[index]!;
-  return entry < 0 ? -1 : entry & CLUSTER_MASK;
-}
-
-/** Everything an object was made from that still exists, nearest first. */
-function ancestorsOf(state: PoolState, object: PoolObject): PoolObject[] {
-  const ancestors: PoolObject[] = [];
-  let origin = state.objects.get(object.origin);
-  while (origin !== undefined) {
-    ancestors.push(origin);
-    origin = state.objects.get(origin.origin);
-  }
-  return ancestors;
-}
-
-/** Snapshots from which the content of an object comes: its own and those of its ancestors. */
-function allSnapshotsOf(state: PoolState, object: PoolObject): PoolObject[] {
-  const found = new Set(snapshotsOf(state, object));
-  for (const ancestor of ancestorsOf(state, object)) {
-    if (ancestor.kind === KIND_SNAPSHOT) found.add(ancestor);
-    for (const snapshot of snapshotsOf(state, ancestor)) {
-      // Snapshots that were taken after the clone was made have nothing to do with it.
-      if (snapshot.id < object.id) found.add(snapshot);
-    }
-  }
-  return [...found];
-}
-
-interface SnapshotBytes {
+interface Counted {
   readonly version: number;
-  readonly own: number;
-  readonly all: number;
+  readonly clusters: number;
 }
 
-const kept = new WeakMap<PoolObject, SnapshotBytes>();
+const kept = new WeakMap<PoolObject, Counted>();
 
-/** Clusters held by snapshots. Snapshots do not change, so this is counted once per set of objects. */
-function snapshotClusters(state: PoolState, object: PoolObject, all: PoolObject[]): SnapshotBytes {
-  const found = kept.get(object);
-  if (found !== undefined && found.version === state.version) return found;
-  const counted: SnapshotBytes = {
-    version: state.version,
-    own: distinctClusters(snapshotsOf(state, object), []),
-    all: distinctClusters(all, []),
-  };
-  kept.set(object, counted);
-  return counted;
+/** Clusters that came with a snapshot. Snapshots do not change: counted once per set of objects. */
+function broughtBy(state: PoolState, snapshot: PoolObject, before: PoolObject | undefined): number {
+  const found = kept.get(snapshot);
+  if (found !== undefined && found.version === state.version) return found.clusters;
+  const clusters = clustersSince(snapshot, before);
+  kept.set(snapshot, { version: state.version, clusters });
+  return clusters;
+}
+
+/** Clusters that a line of snapshots, oldest first, holds after `before`. */
+function broughtByAll(
+  state: PoolState,
+  line: readonly PoolObject[],
+  before: PoolObject | undefined,
+): number {
+  let clusters = 0;
+  let previous = before;
+  for (const snapshot of line) {
+    clusters += broughtBy(state, snapshot, previous);
+    previous = snapshot;
+  }
+  return clusters;
 }
 
 /** Clusters of a replica that none of the snapshots it comes from holds. */
-function ownClusters(state: PoolState, object: PoolObject, all: PoolObject[]): number {
-  if (all.length === 0) return object.mapped;
+function ownClusters(state: PoolState, object: PoolObject, last: PoolObject | undefined): number {
   const family = state.families.get(object.family) ?? [];
   const isOnly = family.every((other) => other === object || other.kind === KIND_SNAPSHOT);
   // Without clones around, what is shared is shared with snapshots.
-  return isOnly ? object.mapped - object.shared : distinctClusters([object], all);
+  return isOnly ? object.mapped - object.shared : clustersSince(object, last);
 }
 
 /**
@@ -128,15 +118,18 @@ function ownClusters(state: PoolState, object: PoolObject, all: PoolObject[]): n
  */
 export function replicaUsage(state: PoolState, object: PoolObject): SpaceUsage {
   const { clusterBytes } = state;
-  const all = allSnapshotsOf(state, object);
-  const snapshots = snapshotClusters(state, object, all);
+  const earlier = ancestry(state, object);
+  const own = snapshotsOf(state, object);
+  const last = own.at(-1) ?? earlier.at(-1);
+  const bySnapshots = broughtByAll(state, own, earlier.at(-1));
   const clusters = object.map.length;
-  const allocated = object.thin ? ownClusters(state, object, all) : clusters;
+  const allocated = object.thin ? ownClusters(state, object, last) : clusters;
   return {
     capacityBytes: object.sizeBytes,
     allocatedBytes: allocated * clusterBytes,
-    allocatedBytesSnapshots: snapshots.own * clusterBytes,
-    allocatedBytesAllSnapshots: snapshots.all * clusterBytes,
+    allocatedBytesSnapshots: bySnapshots * clusterBytes,
+    allocatedBytesAllSnapshots:
+      (bySnapshots + broughtByAll(state, earlier, undefined)) * clusterBytes,
     clusterBytes,
     clusters,
     allocatedClusters: allocated,
@@ -146,16 +139,11 @@ export function replicaUsage(state: PoolState, object: PoolObject): SpaceUsage {
 /** Space of a snapshot. */
 export function snapshotUsage(state: PoolState, object: PoolObject): SnapshotUsage {
   const { clusterBytes } = state;
-  const source = state.objects.get(object.origin);
-  const family = state.families.get(object.family) ?? [];
-  const predecessors = (source === undefined ? family : snapshotsOf(state, source)).filter(
-    (other) =>
-      other.kind === KIND_SNAPSHOT && other.origin === object.origin && other.id < object.id,
-  );
+  const earlier = ancestry(state, object);
   return {
     referencedBytes: object.mapped * clusterBytes,
-    allocatedBytes: distinctClusters([object], predecessors) * clusterBytes,
-    predecessorBytes: distinctClusters(predecessors, []) * clusterBytes,
+    allocatedBytes: broughtBy(state, object, earlier.at(-1)) * clusterBytes,
+    predecessorBytes: broughtByAll(state, earlier, undefined) * clusterBytes,
     exclusiveBytes: (object.mapped - object.shared) * clusterBytes,
   };
 }

@@ -18,8 +18,8 @@ export interface Verification {
   readonly errors: readonly string[];
 }
 
-const METADATA = -2;
-const FREE = -1;
+const METADATA = -1;
+const FREE = 0;
 
 /**
  * Verifies every reference: inside the pool, outside the metadata, shared only inside one family and
@@ -39,7 +39,8 @@ export function verifyState(
   };
   const count = state.clusterCount;
   const references = new Uint16Array(count);
-  const family = new Int32Array(count).fill(FREE);
+  // 0 is free: no fill is needed, and what is never referred to costs no memory.
+  const family = new Int32Array(count);
   const place = new Int32Array(count);
   const metadata = metadataClusters(superblock);
   for (const cluster of metadata) family[cluster] = METADATA;
@@ -93,7 +94,9 @@ function claim(
 function reservation(object: PoolObject, references: Uint16Array): number {
   if (object.thin) return 0;
   let own = 0;
-  for (const entry of object.map) {
+  const { map } = object;
+  for (let i = 0; i < map.length; i++) {
+    const entry = map[i]!;
     if (entry >= 0 && references[entry & CLUSTER_MASK] === 1) own++;
   }
   return object.map.length - own;

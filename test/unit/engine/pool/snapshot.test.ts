@@ -225,8 +225,20 @@ test("usage counts every cluster once over a replica and its snapshots", () => {
     expect(pool.usage(clone)).toMatchObject({
       allocatedBytes: C,
       allocatedBytesSnapshots: 0,
-      allocatedBytesAllSnapshots: 7 * C,
+      allocatedBytesAllSnapshots: 4 * C, // s2 is none of its past
     });
+    const ofSecond = await pool.createClone(s2.uuid, { uuid: randomUUID(), name: "d" });
+    await probeBdev(ofSecond).write(8 * C, pattern(512, 4));
+    const sd = await pool.createSnapshot(ofSecond.uuid, { uuid: randomUUID(), name: "sd" });
+    await probeBdev(ofSecond).write(8 * C, pattern(512, 5));
+    expect(pool.usage(ofSecond)).toMatchObject({
+      allocatedBytes: C,
+      allocatedBytesSnapshots: C,
+      allocatedBytesAllSnapshots: 8 * C,
+    });
+    expect(pool.snapshotUsage(sd)).toMatchObject({ allocatedBytes: C, predecessorBytes: 7 * C });
+    await pool.delete(ofSecond.uuid);
+    await pool.delete(sd.uuid);
     const { usedBytes } = pool.info();
     expect(usedBytes).toBe(9 * C);
     await pool.delete(s1.uuid);
