@@ -112,7 +112,8 @@ export class RawHost {
     const fd = tcpSocket(at.address, { nonBlocking: false });
     const { memory, byteLength } = encodeSockaddr(at);
     const result = await reactor.submit(Op.CONNECT, fd, memory.address, 0, byteLength, 0);
-    if (result < 0) {
+    // Memory that the kernel reads must be alive until it has: it is named again here.
+    if (result < 0 || memory.byteLength === 0) {
       closeFd(fd);
       throw new Error(`no connection: ${result}`);
     }
@@ -308,10 +309,11 @@ export class RawHost {
     memory.u8.set(bytes);
     const flags = MsgFlag.NOSIGNAL | MsgFlag.WAITALL;
     let done = 0;
-    while (done < bytes.byteLength) {
-      const { address } = memory;
+    // `memory` is named in the condition so that it lives until the kernel has read it.
+    while (done < bytes.byteLength && memory.address > 0) {
       const left = bytes.byteLength - done;
-      const n = await this.#reactor.submit(Op.SEND, this.#fd, address + done, left, 0, flags);
+      const at = memory.address + done;
+      const n = await this.#reactor.submit(Op.SEND, this.#fd, at, left, 0, flags);
       if (n <= 0) throw new Error(`send: ${n}`);
       done += n;
     }

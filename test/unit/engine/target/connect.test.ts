@@ -348,7 +348,7 @@ describe("keep alive", () => {
       expect([...t.subsystem.controllers.values()][0]!.keepAliveMs).toBe(1000);
       await admin.ended();
       await io.ended();
-      expect(t.log.some(({ fields }) => fields?.["reason"] === "keep-alive time-out")).toBe(true);
+      expect(t.log.some(({ fields }) => fields?.reason === "keep-alive time-out")).toBe(true);
     });
   });
 

@@ -138,9 +138,9 @@ describe("hosts that stop within a PDU", () => {
         await t.until(() => buffers.free === 0);
         expect((await io.command(sqe(IoOpcode.FLUSH, 1))).status).toBe(0);
         expect((await admin.command(sqe(0x18, 0))).status).toBe(0);
-        expect(
-          t.log.some(({ fields }) => fields?.["reason"] === "stalled while memory is short"),
-        ).toBe(true);
+        expect(t.log.some(({ fields }) => fields?.reason === "stalled while memory is short")).toBe(
+          true,
+        );
       },
       { target: { limits: { stalledMs: 200 } } },
     );
