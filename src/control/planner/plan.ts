@@ -1,0 +1,68 @@
+/** What the planner hands to whoever carries it out. Types only. */
+import type { EngineInput, EngineMethod } from "../../engine/rpc/contract.ts";
+import type { NewEvent, NodeId, TableName, Tables } from "../model.ts";
+
+/** One change of a record. A put replaces all of it. */
+export type Change = {
+  readonly [T in TableName]:
+    | { readonly table: T; readonly put: Tables[T] }
+    | { readonly table: T; readonly remove: string };
+}[TableName];
+
+/** A call of an engine's RPC. */
+export type EngineCall = {
+  readonly [M in EngineMethod]: { readonly method: M; readonly input: EngineInput<M> };
+}[EngineMethod];
+
+/**
+ * One thing to do, and why. Every step may be done twice, and may be the last thing that its leader
+ * ever did: what it was to bring about is planned again from what is found then.
+ */
+export type Step =
+  | {
+      /** A transaction of the store; refused when a record changed since the state was read. */
+      readonly kind: "store";
+      readonly changes: readonly Change[];
+      readonly events: readonly NewEvent[];
+      readonly reason: string;
+    }
+  | {
+      readonly kind: "engine";
+      readonly nodeId: NodeId;
+      readonly call: EngineCall;
+      /** Codes of errors that mean it is done already (`NotFound` of a deletion). */
+      readonly doneWhen: readonly string[];
+      readonly reason: string;
+    };
+
+/**
+ * Steps of one subject, in order: each is begun when the one before has succeeded. Work of different
+ * subjects may run at the same time, one work per subject.
+ */
+export interface Work {
+  /** `volume/<uuid>`, `pool/<id>`, `node/<id>`, `snapshot/<uuid>`, `replica/<uuid>`, `nexus/<uuid>`. */
+  readonly subject: string;
+  readonly steps: readonly Step[];
+}
+
+/** Something that needs an operator's attention. */
+export interface Warning {
+  readonly severity: "info" | "warning" | "critical";
+  readonly subject: string;
+  readonly message: string;
+  /** The command that fixes it, or what to do. */
+  readonly remedy: string;
+}
+
+export interface Plan {
+  readonly works: readonly Work[];
+  readonly warnings: readonly Warning[];
+  /** When to plan again though nothing has happened by then; null: no need. */
+  readonly wakeAtMs: number | null;
+}
+
+/** What an operation of the API changes at once; the rest follows from the next plans. */
+export interface Decision {
+  readonly changes: readonly Change[];
+  readonly events: readonly NewEvent[];
+}
