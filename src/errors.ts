@@ -17,6 +17,10 @@ interface ErrorFaces {
 const errorTable = {
   /** A value, URI, parameter or body is wrong; the message names it. */
   InvalidArgument: { http: 400, grpc: 3, exit: 2, nvme: 0x002 },
+  /** A body that is not JSON, or not of the schema. */
+  Deserialize: { http: 400, grpc: 3, exit: 2, nvme: 0x002 },
+  /** What is asked for cannot be had of this thing, whatever its state (a smaller size). */
+  NotAcceptable: { http: 406, grpc: 9, exit: 6, nvme: 0x002 },
   /** The thing named does not exist. */
   NotFound: { http: 404, grpc: 5, exit: 4, nvme: 0x00b },
   /** The thing exists already, equal to what was asked. */
@@ -25,8 +29,18 @@ const errorTable = {
   Conflict: { http: 409, grpc: 6, exit: 5, nvme: 0x006 },
   /** Somebody else uses it. */
   InUse: { http: 409, grpc: 9, exit: 5, nvme: 0x006 },
+  /** The thing is being deleted. */
+  Deleting: { http: 409, grpc: 9, exit: 5, nvme: 0x006 },
   /** The state does not allow the request now. */
   FailedPrecondition: { http: 412, grpc: 9, exit: 6, nvme: 0x006 },
+  /** The volume is not published, and has to be. */
+  NotPublished: { http: 412, grpc: 9, exit: 6, nvme: 0x006 },
+  /** The volume is published, elsewhere or otherwise than asked. */
+  AlreadyPublished: { http: 412, grpc: 9, exit: 6, nvme: 0x006 },
+  /** The thing is not served over the network, and has to be. */
+  NotShared: { http: 412, grpc: 9, exit: 6, nvme: 0x006 },
+  /** The thing is served over the network otherwise than asked. */
+  AlreadyShared: { http: 412, grpc: 9, exit: 6, nvme: 0x006 },
   /** The disk carries somebody else's data. */
   ForeignDisk: { http: 412, grpc: 9, exit: 6, nvme: 0x006 },
   /** What is on the disk fails its checksums or contradicts itself. */
@@ -35,7 +49,11 @@ const errorTable = {
   ResourceExhausted: { http: 507, grpc: 8, exit: 8, nvme: 0x081 },
   /** The pool has no free cluster. */
   NoSpace: { http: 507, grpc: 8, exit: 8, nvme: 0x081 },
-  /** An address or size lies outside the device. */
+  /** What may be promised of a pool or cluster is promised. */
+  CapacityLimitExceeded: { http: 507, grpc: 8, exit: 8, nvme: 0x081 },
+  /** The cluster's store could not take it down; nothing has changed. */
+  FailedPersist: { http: 507, grpc: 14, exit: 9, nvme: 0x006 },
+  /** An address, size or number lies outside of what is there or allowed. */
   OutOfRange: { http: 416, grpc: 11, exit: 2, nvme: 0x080 },
   /** The device reported an error. */
   DeviceIo: { http: 500, grpc: 13, exit: 7, nvme: 0x281 },
@@ -45,6 +63,8 @@ const errorTable = {
   Unavailable: { http: 503, grpc: 14, exit: 9, nvme: 0x300 },
   /** No answer within the time limit. */
   Timeout: { http: 408, grpc: 4, exit: 10, nvme: 0x006 },
+  /** The caller's own time limit has passed. */
+  DeadlineExceeded: { http: 504, grpc: 4, exit: 10, nvme: 0x006 },
   /** Given up because something else ended it. */
   Aborted: { http: 503, grpc: 10, exit: 9, nvme: 0x007 },
   /** Another host holds a reservation. */
@@ -53,6 +73,10 @@ const errorTable = {
   Superseded: { http: 412, grpc: 9, exit: 6, nvme: 0x083 },
   /** The caller is not admitted. */
   PermissionDenied: { http: 401, grpc: 7, exit: 11, nvme: 0x286 },
+  /** The caller has not said who it is, or not proven it. */
+  Unauthenticated: { http: 401, grpc: 16, exit: 11, nvme: 0x286 },
+  /** The caller is known and may not do this. */
+  Unauthorized: { http: 401, grpc: 7, exit: 11, nvme: 0x286 },
   /** The device or this build cannot do it. */
   Unimplemented: { http: 501, grpc: 12, exit: 12, nvme: 0x001 },
   /** Compared data differs. */

@@ -149,9 +149,9 @@ const importRules: Rule[] = [
   },
   {
     from: /^src\/control\/planner\//,
-    only: /^src\/control\/planner\//,
+    only: /^src\/(control\/planner\/|errors\.ts$|assert\.ts$)/,
     typesAllowed: true,
-    why: "the planner is pure: the state in, a plan out",
+    why: "the planner is pure: the state in, a plan or an error out",
   },
   {
     from: /^src\/(cli|csi|kube|web)\//,

@@ -35,6 +35,43 @@ describe("the list of errors", () => {
   });
 });
 
+describe("the kinds of the REST contract", () => {
+  /** Kind of an error and its HTTP status, as clients of Mayastor's API know them. */
+  const statuses: Record<string, number> = {
+    Timeout: 408,
+    Deserialize: 400,
+    Internal: 500,
+    InvalidArgument: 400,
+    DeadlineExceeded: 504,
+    NotFound: 404,
+    AlreadyExists: 422,
+    PermissionDenied: 401,
+    ResourceExhausted: 507,
+    FailedPrecondition: 412,
+    NotShared: 412,
+    NotPublished: 412,
+    AlreadyPublished: 412,
+    AlreadyShared: 412,
+    Aborted: 503,
+    OutOfRange: 416,
+    Unimplemented: 501,
+    Unavailable: 503,
+    Unauthenticated: 401,
+    Unauthorized: 401,
+    Conflict: 409,
+    FailedPersist: 507,
+    Deleting: 409,
+    InUse: 409,
+    CapacityLimitExceeded: 507,
+    NotAcceptable: 406,
+  };
+
+  test("are all there, with the contract's status", () => {
+    const ours = Object.fromEntries(errorCodes.map((code) => [code, facesOf(code).http]));
+    expect(ours).toMatchObject(statuses);
+  });
+});
+
 describe("an error", () => {
   test("keeps code, text and remedy across a border", () => {
     const error = new TrilithError("NoSpace", "pool p1 is full", "grow it");
