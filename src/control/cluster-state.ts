@@ -14,6 +14,7 @@ import type {
   ReplicaRecord,
   SettingRecord,
   SnapshotRecord,
+  TokenRecord,
   Uuid,
   VolumeRecord,
   WatchRecord,
@@ -75,6 +76,7 @@ export interface StoreView {
   readonly appNodes: ReadonlyMap<string, AppNodeRecord>;
   readonly watches: ReadonlyMap<string, WatchRecord>;
   readonly rebuildHistory: ReadonlyMap<string, RebuildHistoryRecord>;
+  readonly tokens: ReadonlyMap<string, TokenRecord>;
   readonly settings: ReadonlyMap<string, SettingRecord>;
   /** Records by what they belong to; kept up to date by the store. Absent key: none. */
   readonly replicasOfVolume: ReadonlyMap<Uuid, ReadonlySet<Uuid>>;

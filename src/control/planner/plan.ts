@@ -2,11 +2,15 @@
 import type { EngineInput, EngineMethod } from "../../engine/rpc/contract.ts";
 import type { NewEvent, NodeId, TableName, Tables } from "../model.ts";
 
-/** One change of a record. A put replaces all of it. */
+/**
+ * One change of a record. A put replaces all of it; its `revision` is that of the record it was made
+ * from (0: there must be none), and the store refuses it when the record has changed since. A removal
+ * may name the revision that it expects; without, it is that of the view of the transaction.
+ */
 export type Change = {
   readonly [T in TableName]:
     | { readonly table: T; readonly put: Tables[T] }
-    | { readonly table: T; readonly remove: string };
+    | { readonly table: T; readonly remove: string; readonly revision?: number };
 }[TableName];
 
 /** A call of an engine's RPC. */
