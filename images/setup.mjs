@@ -23,6 +23,7 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { patchPackage } from "./patch.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const LIBRARY_FOLDER = "/usr/lib/x86_64-linux-gnu";
@@ -34,6 +35,15 @@ const DAY_MS = 86_400_000;
 const libraries = [
   { file: "liburing.so.2", name: "liburing2" },
   { file: "libisal.so.2", name: "libisal2" },
+];
+
+/** Changes to npm packages; each patch says at its top what it changes and why. */
+const patches = [
+  {
+    package: "@coaty/consensus.raft",
+    version: "1.0.0",
+    file: "images/patches/coaty-consensus-raft-1.0.0.patch",
+  },
 ];
 
 /**
@@ -122,6 +132,20 @@ function installNpmPackages() {
   say("putting Bun into place");
   if (!run(process.execPath, ["node_modules/bun/install.js"]) || !bunWorks()) {
     fail("Bun from npm does not run here", "it needs x86-64 Linux with glibc (Debian 12 or newer)");
+  }
+}
+
+function applyPatches() {
+  for (const { package: name, version, file } of patches) {
+    try {
+      const changed = patchPackage(join(root, "node_modules", name), version, join(root, file));
+      if (changed) say(`${file} applied to ${name}`);
+    } catch (error) {
+      fail(
+        `${file} does not fit ${name}: ${error.message}`,
+        "remove node_modules and run this again; if that does not help, the patch needs work",
+      );
+    }
   }
 }
 
@@ -232,5 +256,6 @@ if (process.platform !== "linux" || process.arch !== "x64") {
   fail(`this is ${process.platform} on ${process.arch}`, "Trilith runs on x86-64 Linux");
 }
 installNpmPackages();
+applyPatches();
 installLibraries();
 installDebianPackages(purposes);
