@@ -51,6 +51,8 @@ export interface PoolRecord extends StoredRecord {
   readonly status: SpecStatus;
   /** Absent: the engine's default. */
   readonly clusterSizeBytes: number | null;
+  /** While it is `Creating`: take the disk whatever it holds. Put false with `Created`. */
+  readonly force: boolean;
   readonly cordoned: boolean;
   readonly createdAtMs: number;
 }

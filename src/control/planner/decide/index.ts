@@ -9,8 +9,8 @@
  * |-------------------------------|------------------------------------------------------------------|
  * | any, `Creating`               | not carried out yet: make it on its engine, then put `Created`   |
  * | any, `Deleting`               | destroy it on its engine, then remove the record                 |
- * | pool, `Creating`              | `createPool` with disks, uuid, clusterSizeBytes (creates or      |
- * |                               | imports); the force of the request is in the decision's `options`|
+ * | pool, `Creating`              | `createPool` with disks, uuid, clusterSizeBytes and `force`      |
+ * |                               | (creates or imports); then `Created` with `force: false`         |
  * | volume, `Creating`            | `Created` when all its replicas are; when a replica cannot be    |
  * |                               | made and no other pool takes it: `Deleting`                      |
  * | volume, `Deleting`            | its replicas are `Deleting` and its nexuses `Shutdown`; remove   |
