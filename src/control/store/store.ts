@@ -49,18 +49,31 @@ export interface Store {
    * Runs `decide` on the latest applied view, proposes what it returns, and tries again with a newer
    * view when a record that the changes touch has changed meanwhile. Resolves when it is committed and
    * applied here. Only on the leader: elsewhere `Unavailable`. `Timeout` means that the outcome is not
-   * known; a repetition with the same key is safe.
+   * known; a repetition with the same key is safe, and has the value of the first, as JSON.
+   *
+   * Changes that make or remove records others depend on (nodes, pools, volumes, replicas, nexuses,
+   * snapshots) are decided one after the other, each seeing the ones before: what `decide` concludes
+   * from the absence of a record holds until it is applied. `Conflict` when a change was made from
+   * another revision of its record than the view has.
    */
   transact<T>(
     decide: (view: StoreView) => Proposal & { readonly value: T },
     options?: TransactOptions,
   ): Promise<T>;
-  /** Called after each transaction that was applied here, in order, and after a snapshot came in. */
+  /**
+   * Called after each command that was applied here, in order, with the names of the records that it
+   * touched (`volumes/<uuid>`: table and key); and after a snapshot came in, with those of all records.
+   */
   subscribe(listener: (touched: ReadonlySet<string>, view: StoreView) => void): () => void;
+  /** Called with each event as it is applied. After a snapshot came in, ids may leave a gap: see `events`. */
+  onEvent(listener: (event: StoredEvent) => void): () => void;
   /** Events after `sinceId`, oldest first, at most `limit`; and the oldest id that is kept. */
   events(sinceId: number, limit: number): { events: StoredEvent[]; oldestId: number };
   status(): StoreStatus;
   isLeader(): boolean;
-  /** Called when this node becomes leader (with the term) or stops being it (null). */
+  /**
+   * Called when this node becomes leader (with the term), once everything that was committed before is
+   * applied here; and when it stops being it (null).
+   */
   onLeadership(listener: (term: number | null) => void): () => void;
 }
