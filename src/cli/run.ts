@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import { type ErrorCode, errorCodes, facesOf, TrilithError } from "../errors.ts";
 import { versionLine } from "../version.ts";
 import type { CliContext } from "./context.ts";
+import { addGlobalOptions } from "./session.ts";
 import { verbs as allVerbs, type Verb } from "./verbs.ts";
 
 /** The exit statuses and what they mean, from the one list of errors. */
@@ -18,15 +19,22 @@ export function exitStatusText(): string {
   return `Exit status:\n${lines.join("\n")}`;
 }
 
-/** Name of the verb that `args` ask for: the first word, or the one after `help`. */
+/** Options that may stand before the verb and take a value (`session.ts`). */
+const OPTIONS_WITH_VALUE =
+  /^(-[ortnkj]|--(output|rest|timeout|token|ca|namespace|kube-config-path|jaeger))$/;
+
+/** The verb that `args` ask for: the first word, or the one after `help`. */
 function namedVerb(args: readonly string[], verbs: readonly Verb[]): Verb | undefined {
-  const words = args.filter((arg) => !arg.startsWith("-"));
+  const words = args.filter(
+    (arg, index) => !arg.startsWith("-") && !OPTIONS_WITH_VALUE.test(args[index - 1] ?? ""),
+  );
   const word = words[0] === "help" ? words[1] : words[0];
   return verbs.find((verb) => verb.name === word);
 }
 
 /** Has commander throw instead of ending the process, and write where the context says. */
 function adopt(command: Command, path: string, context: CliContext): void {
+  command.configureHelp({ showGlobalOptions: true });
   command.exitOverride().configureOutput({
     writeOut: (text) => context.print(text.trimEnd()),
     writeErr: (text) => context.printError(text.trimEnd()),
@@ -78,10 +86,11 @@ export async function runCli(
 ): Promise<number> {
   const program = new Command(calledAs)
     .description("Replicated NVMe block storage in one executable.")
-    .version(versionLine(), "--version", "say which build this is")
+    .version(versionLine(), "-V, --version", "say which build this is")
     .helpOption("-h, --help", "show help")
     .addHelpText("after", () => `\n${exitStatusText()}`);
   const named = namedVerb(args, verbs);
+  if (named === undefined || named.usesApi === true) addGlobalOptions(program);
   try {
     for (const verb of verbs) {
       // A verb that is not called stands in the help by its name and summary only.

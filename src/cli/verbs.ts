@@ -9,6 +9,8 @@ export interface Verb {
   readonly name: string;
   /** One line of `trilith --help`. */
   readonly summary: string;
+  /** It talks to the cluster: it takes the options of `session.ts`. */
+  readonly usesApi?: true;
   /** Imports the verb's file and returns what builds its command. */
   readonly load: () => Promise<(context: CliContext) => Command>;
 }
@@ -20,9 +22,33 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./bench.ts")).benchCommand,
   },
   {
+    name: "cordon",
+    summary: "keep anything new off nodes and pools",
+    usesApi: true,
+    load: async () => (await import("./cordon.ts")).cordonCommand,
+  },
+  {
+    name: "create",
+    summary: "create pools, volumes and snapshots",
+    usesApi: true,
+    load: async () => (await import("./create.ts")).createCommand,
+  },
+  {
+    name: "delete",
+    summary: "delete volumes, snapshots, pools and nodes",
+    usesApi: true,
+    load: async () => (await import("./delete.ts")).deleteCommand,
+  },
+  {
     name: "demo",
     summary: "show a mirrored volume that outlives its nodes",
     load: async () => (await import("./demo.ts")).demoCommand,
+  },
+  {
+    name: "drain",
+    summary: "move away what a node serves",
+    usesApi: true,
+    load: async () => (await import("./drain.ts")).drainCommand,
   },
   {
     name: "engine",
@@ -30,9 +56,51 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./engine.ts")).engineCommand,
   },
   {
+    name: "events",
+    summary: "list what has happened, or follow what happens",
+    usesApi: true,
+    load: async () => (await import("./events.ts")).eventsCommand,
+  },
+  {
+    name: "expand",
+    summary: "take in what a pool's disk has grown by",
+    usesApi: true,
+    load: async () => (await import("./scale.ts")).expandCommand,
+  },
+  {
+    name: "get",
+    summary: "show resources of the cluster",
+    usesApi: true,
+    load: async () => (await import("./get.ts")).getCommand,
+  },
+  {
+    name: "label",
+    summary: "set and take off labels of nodes and pools",
+    usesApi: true,
+    load: async () => (await import("./label.ts")).labelVerb,
+  },
+  {
     name: "pool",
     summary: "look at pools on this machine's disks",
     load: async () => (await import("./pool.ts")).poolCommand,
+  },
+  {
+    name: "publish",
+    summary: "serve a volume to hosts",
+    usesApi: true,
+    load: async () => (await import("./publish.ts")).publishCommand,
+  },
+  {
+    name: "resize",
+    summary: "grow a volume",
+    usesApi: true,
+    load: async () => (await import("./scale.ts")).resizeCommand,
+  },
+  {
+    name: "scale",
+    summary: "change the number of a volume's replicas",
+    usesApi: true,
+    load: async () => (await import("./scale.ts")).scaleCommand,
   },
   {
     name: "server",
@@ -40,9 +108,33 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./server.ts")).serverCommand,
   },
   {
+    name: "set",
+    summary: "change a property of a volume",
+    usesApi: true,
+    load: async () => (await import("./set.ts")).setCommand,
+  },
+  {
+    name: "status",
+    summary: "show the cluster on one screen",
+    usesApi: true,
+    load: async () => (await import("./status.ts")).statusCommand,
+  },
+  {
     name: "system-files",
     summary: "list or write the units and settings of this build",
     load: async () => (await import("./system-files.ts")).systemFilesCommand,
+  },
+  {
+    name: "uncordon",
+    summary: "let new things onto nodes and pools again",
+    usesApi: true,
+    load: async () => (await import("./cordon.ts")).uncordonCommand,
+  },
+  {
+    name: "unpublish",
+    summary: "stop serving a volume",
+    usesApi: true,
+    load: async () => (await import("./publish.ts")).unpublishCommand,
   },
   {
     name: "version",

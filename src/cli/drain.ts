@@ -1,0 +1,134 @@
+/** `trilith drain`: moves away what a node serves, and waits until it has. */
+import { Command } from "commander";
+import { facesOf } from "../errors.ts";
+import type { CliContext } from "./context.ts";
+import { durationArgument } from "./output/size.ts";
+import { statusLine } from "./output/status-line.ts";
+import type { Node } from "./rest/types.ts";
+import { idArgument, printObjects, type Session, withSession } from "./session.ts";
+import { drainLabels, drainState } from "./tables.ts";
+
+/** How often the node is looked at (mayastor.md 2). */
+const POLL_MS = 2_000;
+
+interface DrainOptions {
+  readonly drainTimeout?: number;
+  readonly evacuate?: boolean;
+}
+
+/** How it ended. */
+type Outcome = "drained" | "cancelled" | "timed out" | "left";
+
+/** What is left on the node, in words; it costs two listings. */
+async function remaining(session: Session, id: string, evacuate: boolean): Promise<string> {
+  const volumes = await session.client.volumes();
+  const targets = volumes.filter(({ spec }) => spec.target?.node === id).length;
+  const replicas = volumes
+    .flatMap(({ state }) => Object.values(state.replica_topology))
+    .filter(({ node }) => node === id).length;
+  const text = `${targets} volume target${targets === 1 ? "" : "s"}`;
+  return evacuate ? `${text} and ${replicas} replica${replicas === 1 ? "" : "s"}` : text;
+}
+
+/** Waits until the drain has ended, showing what is left. */
+async function follow(
+  session: Session,
+  first: Node,
+  label: string,
+  options: DrainOptions,
+): Promise<{ outcome: Outcome; node: Node }> {
+  const { context, client } = session;
+  const id = first.id;
+  const deadline = options.drainTimeout === undefined ? null : session.now() + options.drainTimeout;
+  let left = false;
+  let wake: () => void = () => {};
+  const interrupted = new Promise<void>((resolve) => {
+    wake = resolve;
+  });
+  const release = context.onInterrupt?.(() => {
+    left = true;
+    wake();
+  });
+  const line = statusLine(context, session.output === "none");
+  try {
+    for (let node = first; ; node = await client.node(id)) {
+      if (!drainLabels(node).includes(label)) return { outcome: "cancelled", node };
+      if (drainState(node) === "Drained") return { outcome: "drained", node };
+      if (deadline !== null && session.now() >= deadline) return { outcome: "timed out", node };
+      if (line.shows) {
+        const rest = await remaining(session, id, options.evacuate === true);
+        line.set(`draining ${id}: ${rest} left (Ctrl-C leaves it going)`);
+      }
+      const pause =
+        deadline === null ? POLL_MS : Math.max(1, Math.min(POLL_MS, deadline - session.now()));
+      if (!left) await Promise.race([session.sleep(pause), interrupted]);
+      if (left) return { outcome: "left", node };
+    }
+  } finally {
+    line.clear();
+    release?.();
+  }
+}
+
+async function drain(
+  session: Session,
+  id: string,
+  label: string,
+  options: DrainOptions,
+): Promise<void> {
+  const { context } = session;
+  const begun = await session.client.drainNode(id, label, options.evacuate === true);
+  const { outcome, node } = await follow(session, begun, label, options);
+  const printed = printObjects(session, node);
+  switch (outcome) {
+    case "drained":
+      if (!printed) context.print(`Node ${id} successfully drained`);
+      return;
+    case "cancelled":
+      if (!printed) context.print(`Node ${id} drain has been cancelled`);
+      return;
+    case "timed out":
+      if (!printed) context.print(`Node ${id} drain command timed out`);
+      context.printError(
+        `The drain goes on. See how far it is: trilith get drain node ${id}\n` +
+          `Stop it: trilith uncordon node ${id} ${label}`,
+      );
+      context.exitStatus = facesOf("Timeout").exit;
+      return;
+    case "left":
+      context.printError(
+        `Not waiting any longer; the drain of node ${id} goes on.\n` +
+          `See how far it is: trilith get drain node ${id}\n` +
+          `Stop it: trilith uncordon node ${id} ${label}`,
+      );
+      // As a shell reports a process that SIGINT ended.
+      context.exitStatus = 130;
+      return;
+  }
+}
+
+/** The `drain` verb. */
+export function drainCommand(context: CliContext): Command {
+  const node = new Command("node")
+    .description(
+      "Keeps anything new off a node and moves the volumes that it serves to others, then waits\n" +
+        "until that is done. Replicas stay, unless --evacuate is given. Ctrl-C leaves it going.",
+    )
+    .addArgument(idArgument("node"))
+    .argument(
+      "<label>",
+      "reason of the drain: any short text; `uncordon` takes it to end the drain",
+    )
+    .option(
+      "--drain-timeout <time>",
+      "wait no longer than this; the drain goes on",
+      durationArgument,
+    )
+    .option("--evacuate", "move replicas away too, so that the node can be removed")
+    .action(
+      withSession<[string, string], DrainOptions>(context, (session, [id, label], options) =>
+        drain(session, id, label, options),
+      ),
+    );
+  return new Command("drain").description("Moves away what nodes serve.").addCommand(node);
+}

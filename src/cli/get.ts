@@ -1,0 +1,26 @@
+/** `trilith get`: shows resources, as tables or as the API's objects. */
+import { Command } from "commander";
+import type { CliContext } from "./context.ts";
+import { addEvents, addUpgradeStatus } from "./get/cluster.ts";
+import { addBlockDevices, addCordonAndDrain, addNodes } from "./get/nodes.ts";
+import { addPools } from "./get/pools.ts";
+import { addSnapshots } from "./get/snapshots.ts";
+import { addVolumes } from "./get/volumes.ts";
+
+/** The `get` verb. */
+export function getCommand(context: CliContext): Command {
+  const get = new Command("get").description("Shows resources of the cluster.");
+  for (const add of [
+    addVolumes,
+    addSnapshots,
+    addPools,
+    addNodes,
+    addBlockDevices,
+    addCordonAndDrain,
+    addEvents,
+    addUpgradeStatus,
+  ]) {
+    add(get, context);
+  }
+  return get;
+}

@@ -1,0 +1,146 @@
+/** The operations of the REST API, one function each, over `http.ts`. */
+import { TrilithError } from "../../errors.ts";
+import { type HttpOptions, type Method, type Query, request } from "./http.ts";
+import { APP_NODES_PER_PAGE, PAGES_MAX, SNAPSHOTS_PER_PAGE, VOLUMES_PER_PAGE } from "./limits.ts";
+import type {
+  AppNode,
+  BlockDevice,
+  Cluster,
+  ClusterEvents,
+  ClusterStatus,
+  CreatePoolBody,
+  CreateVolumeBody,
+  Node,
+  Page,
+  Pool,
+  PublishVolumeBody,
+  PurgeBody,
+  RebuildHistory,
+  RemovalImpact,
+  Volume,
+  VolumeRebuilds,
+  VolumeSnapshot,
+  Warning,
+} from "./types.ts";
+
+/** A path with its variable parts encoded. */
+export function path(strings: TemplateStringsArray, ...parts: (string | number)[]): string {
+  return strings.reduce(
+    (made, text, index) =>
+      made + text + (index < parts.length ? encodeURIComponent(String(parts[index])) : ""),
+    "",
+  );
+}
+
+export type RestClient = ReturnType<typeof restClient>;
+
+/** A client of the API at an endpoint. Functions reject with a `TrilithError`. */
+export function restClient(options: HttpOptions) {
+  /** Any request; the caller knows what comes back. */
+  async function call<T>(
+    method: Method,
+    where: string,
+    more: { readonly query?: Query; readonly body?: unknown } = {},
+  ): Promise<T> {
+    return (await request(options, { method, path: `/v0${where}`, ...more })) as T;
+  }
+  const get = <T>(where: string, query: Query = {}) => call<T>("GET", where, { query });
+
+  /** All entries of a listing that comes in pages. */
+  async function all<T>(where: string, query: Query, perPage: number): Promise<T[]> {
+    const entries: T[] = [];
+    let token: number | undefined;
+    for (let pages = 0; pages < PAGES_MAX; pages++) {
+      const page = await get<Page<T>>(where, {
+        ...query,
+        max_entries: perPage,
+        starting_token: token,
+      });
+      entries.push(...page.entries);
+      if (page.next_token === undefined || page.next_token === null) return entries;
+      token = page.next_token;
+    }
+    throw new TrilithError("Internal", `the listing ${where} has no end`);
+  }
+
+  return {
+    options,
+    call,
+    get,
+
+    nodes: () => get<Node[]>("/nodes"),
+    node: (id: string) => get<Node>(path`/nodes/${id}`),
+    blockDevices: (node: string, everything: boolean) =>
+      get<BlockDevice[]>(path`/nodes/${node}/block_devices`, { all: everything }),
+    cordonNode: (id: string, label: string) =>
+      call<Node>("PUT", path`/nodes/${id}/cordon/${label}`),
+    uncordonNode: (id: string, label: string) =>
+      call<Node>("DELETE", path`/nodes/${id}/cordon/${label}`),
+    drainNode: (id: string, label: string, evacuate: boolean) =>
+      call<Node>("PUT", path`/nodes/${id}/drain/${label}`, {
+        query: evacuate ? { evacuate } : {},
+      }),
+    labelNode: (id: string, key: string, value: string, overwrite: boolean) =>
+      call<Node>("PUT", path`/nodes/${id}/label/${key}=${value}`, { query: { overwrite } }),
+    unlabelNode: (id: string, key: string) => call<Node>("DELETE", path`/nodes/${id}/label/${key}`),
+    nodeRemovalImpact: (id: string) => get<RemovalImpact>(path`/nodes/${id}/removal-impact`),
+    removeNode: (id: string, force: PurgeBody) =>
+      call<void>("DELETE", path`/nodes/${id}`, force.purge ? { body: force } : {}),
+
+    pools: (volume?: string) => get<Pool[]>("/pools", { volume_id: volume }),
+    pool: (id: string) => get<Pool>(path`/pools/${id}`),
+    nodePools: (node: string) => get<Pool[]>(path`/nodes/${node}/pools`),
+    createPool: (node: string, id: string, body: CreatePoolBody) =>
+      call<Pool>("PUT", path`/nodes/${node}/pools/${id}`, { body }),
+    deletePool: (id: string, force: PurgeBody) =>
+      call<unknown>("DELETE", path`/pools/${id}`, force.purge ? { body: force } : {}),
+    poolRemovalImpact: (id: string) => get<RemovalImpact>(path`/pools/${id}/removal-impact`),
+    labelPool: (id: string, key: string, value: string, overwrite: boolean) =>
+      call<Pool>("PUT", path`/pools/${id}/label/${key}=${value}`, { query: { overwrite } }),
+    unlabelPool: (id: string, key: string) => call<Pool>("DELETE", path`/pools/${id}/label/${key}`),
+    cordonPool: (id: string, cordoned: boolean) =>
+      call<Pool>(cordoned ? "PUT" : "DELETE", path`/pools/${id}/cordon`),
+    expandPool: (id: string) => call<Pool>("PUT", path`/pools/${id}/expand`),
+
+    volumes: () => all<Volume>("/volumes", {}, VOLUMES_PER_PAGE),
+    volume: (id: string) => get<Volume>(path`/volumes/${id}`),
+    createVolume: (id: string, body: CreateVolumeBody) =>
+      call<Volume>("PUT", path`/volumes/${id}`, { body }),
+    restoreVolume: (snapshot: string, id: string, body: CreateVolumeBody) =>
+      call<Volume>("PUT", path`/snapshots/${snapshot}/volumes/${id}`, { body }),
+    deleteVolume: (id: string) => call<void>("DELETE", path`/volumes/${id}`),
+    publishVolume: (id: string, body: PublishVolumeBody) =>
+      call<Volume>("PUT", path`/volumes/${id}/target`, { body }),
+    unpublishVolume: (id: string, force: boolean) =>
+      call<Volume>("DELETE", path`/volumes/${id}/target`, { query: force ? { force } : {} }),
+    setReplicaCount: (id: string, count: number) =>
+      call<Volume>("PUT", path`/volumes/${id}/replica_count/${count}`),
+    setMaxSnapshots: (id: string, count: number) =>
+      call<Volume>("PUT", path`/volumes/${id}/property`, { body: { max_snapshots: count } }),
+    resizeVolume: (id: string, size: number) =>
+      call<Volume>("PUT", path`/volumes/${id}/size`, { body: { size } }),
+    rebuildHistory: (id: string) => get<RebuildHistory>(path`/volumes/${id}/rebuild-history`),
+
+    snapshots: (filter: { volume?: string | undefined; snapshot?: string | undefined }) =>
+      all<VolumeSnapshot>(
+        "/volumes/snapshots",
+        { volume_id: filter.volume, snapshot_id: filter.snapshot },
+        SNAPSHOTS_PER_PAGE,
+      ),
+    createSnapshot: (volume: string, id: string) =>
+      call<VolumeSnapshot>("PUT", path`/volumes/${volume}/snapshots/${id}`),
+    deleteSnapshot: (id: string) => call<void>("DELETE", path`/volumes/snapshots/${id}`),
+
+    specs: () => get<unknown>("/specs"),
+    events: (since: number, limit: number) => get<ClusterEvents>("/events", { since, limit }),
+    status: () => get<ClusterStatus>("/status"),
+    cluster: () => get<Cluster>("/cluster"),
+    rebuilds: (id: string) => get<VolumeRebuilds>(path`/volumes/${id}/rebuilds`),
+    moveReplica: (replica: string, pool: string | undefined) =>
+      call<unknown>("POST", path`/replicas/${replica}/move`, {
+        body: pool === undefined ? {} : { pool },
+      }),
+    appNodes: () => all<AppNode>("/app-nodes", {}, APP_NODES_PER_PAGE),
+    warnings: () => get<Warning[]>("/warnings"),
+  };
+}

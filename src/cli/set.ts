@@ -1,0 +1,41 @@
+/** `trilith set`: changes a property of a resource. */
+import { Argument, Command } from "commander";
+import { TrilithError } from "../errors.ts";
+import type { CliContext } from "./context.ts";
+import { idArgument, printDone, withSession } from "./session.ts";
+
+const MAX_SNAPSHOTS_MAX = 0x7fff_ffff;
+
+/** The `set` verb. */
+export function setCommand(context: CliContext): Command {
+  const volume = new Command("volume")
+    .description("Changes a property of a volume.")
+    .addArgument(idArgument("volume"))
+    .addArgument(new Argument("<property>", "which one").choices(["max-snapshots", "encryption"]))
+    .argument("<value>", "e.g. 10")
+    .action(
+      withSession<[string, string, string], object>(
+        context,
+        async (session, [id, property, value]) => {
+          if (property === "encryption") {
+            throw new TrilithError(
+              "Unimplemented",
+              "whether a volume lies on encrypted pools cannot be changed",
+              "make a volume on pools of encrypted disks (dm-crypt) and move the data",
+            );
+          }
+          const count = /^\d{1,10}$/.test(value) ? Number(value) : Number.NaN;
+          if (!(count <= MAX_SNAPSHOTS_MAX)) {
+            throw new TrilithError(
+              "InvalidArgument",
+              `max-snapshots cannot be "${value}"`,
+              `give a whole number from 0 to ${MAX_SNAPSHOTS_MAX}`,
+            );
+          }
+          const volume = await session.client.setMaxSnapshots(id, count);
+          printDone(session, volume, `Volume ${id} property max_snapshots set successfully`);
+        },
+      ),
+    );
+  return new Command("set").description("Changes properties of resources.").addCommand(volume);
+}
