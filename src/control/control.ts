@@ -3,7 +3,7 @@
  * operation. Operations resolve when the cluster has done what was asked (or, where the contract says
  * so, has begun it), and reject with a `TrilithError`. Types only.
  */
-import type { ClusterState } from "./cluster-state.ts";
+import type { ClusterSettings, ClusterState } from "./cluster-state.ts";
 import type { FrontendNode, Labels, NodeId, PoolId, StoredEvent, Topology, Uuid } from "./model.ts";
 import type { Plan } from "./planner/plan.ts";
 import type { ClusterMember, StoreStatus } from "./store/store.ts";
@@ -85,10 +85,15 @@ export interface DrainRequest {
   readonly evacuate: boolean;
 }
 
+/** Settings by name, with their new values. */
+export type SettingsChange = { readonly [K in keyof ClusterSettings]?: ClusterSettings[K] | null };
+
 /** The operations. Where a function is said to return a string it is a device URI. */
 export interface Control {
   /** The cluster as the leader sees it: after everything that was acknowledged before the call. */
   state(): Promise<ClusterState>;
+  /** What this member has now, whether there is a leader or not. Only the leader observes engines. */
+  localState(): ClusterState;
   /** What the planner would do now, and what it warns of. */
   plan(): Promise<Plan>;
   events(sinceId: number, limit: number): { events: StoredEvent[]; oldestId: number };
@@ -204,6 +209,9 @@ export interface Control {
 
   /** Disks of a node, by its engine. */
   blockDevices(nodeId: NodeId, all: boolean): Promise<readonly unknown[]>;
+
+  /** Changes cluster-wide settings; `null` goes back to the default where null is no value. */
+  changeSettings(changes: SettingsChange, context: RequestContext): Promise<ClusterSettings>;
 
   members(): readonly ClusterMember[];
   raft(): StoreStatus;
