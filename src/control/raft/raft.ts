@@ -46,7 +46,10 @@ export interface RaftNode {
   status(): Omit<StoreStatus, "members"> & {
     readonly voters: readonly string[];
     readonly learners: readonly string[];
+    /** Known to the leader only. */
     readonly matchIndexOf: ReadonlyMap<string, number>;
+    /** What was given with each member when it was added. */
+    readonly contextOf: ReadonlyMap<string, string>;
   };
   onLeadership(listener: (term: number | null) => void): () => void;
   stop(): Promise<void>;
