@@ -6,6 +6,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { closeFd, OpenFlag, openFd, tryLockFd } from "../../ffi/index.ts";
 import { TrilithError } from "../errors.ts";
+import { watchEventLoop } from "../ops/event-loop.ts";
 import type { Log } from "../ops/log.ts";
 import { EventLog } from "./main/events.ts";
 import { engineHandlers } from "./main/handlers.ts";
@@ -88,6 +89,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     closeFd(lock);
     throw error;
   }
+  const loop = watchEventLoop();
   const servers: Server[] = [];
   const recorder =
     settings.recorder === null
@@ -127,6 +129,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   });
 
   const stop = async (): Promise<void> => {
+    loop.stop();
     events.close();
     await Promise.all(servers.map((server) => server.stop(true)));
     await group.stop();
@@ -147,6 +150,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
         recorder,
         instanceUuid,
         startedAt,
+        loop,
         endpoints: () => ({
           nvmf: sockets.nvmf.map(endpointOf),
           discovery: sockets.discovery.map(endpointOf),

@@ -4,6 +4,7 @@
  */
 import { readdirSync } from "node:fs";
 import { TrilithError } from "../../errors.ts";
+import type { LoopWatch } from "../../ops/event-loop.ts";
 import { buildInfo } from "../../version.ts";
 import { parseBdevUri } from "../bdev/uri.ts";
 import type { ReactorGroup } from "../reactor/group.ts";
@@ -27,6 +28,8 @@ export interface EngineState {
   readonly recorder: Recorder;
   readonly instanceUuid: string;
   readonly startedAt: Date;
+  /** The main thread's event loop. */
+  readonly loop: LoopWatch;
   readonly endpoints: () => Pick<EngineInfo, "nvmf" | "discovery" | "nbd" | "rpc">;
 }
 
@@ -161,12 +164,15 @@ function infoHandlers(state: EngineState) {
     getUsage: async () => {
       const { user, system } = process.cpuUsage();
       const memory = process.memoryUsage();
+      const { stalls, stallMsMax } = state.loop.read();
       return {
         uptimeMs: Date.now() - state.startedAt.getTime(),
         userUs: user,
         systemUs: system,
         rssBytes: memory.rss,
         mainHeapBytes: memory.heapUsed,
+        mainStalls: stalls,
+        mainStallMsMax: stallMsMax,
         openFiles: readdirSync("/proc/self/fd").length,
         reactors: await group.callAll("state", {}),
       };

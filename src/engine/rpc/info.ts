@@ -87,6 +87,9 @@ export const EngineUsage = v.object({
   systemUs: Count,
   rssBytes: Bytes,
   mainHeapBytes: Bytes,
+  /** Turns of the main thread's event loop that took long, and the longest one. */
+  mainStalls: v.optional(Count, 0),
+  mainStallMsMax: v.optional(v.number(), 0),
   openFiles: Count,
   reactors: v.array(ReactorState),
 });
