@@ -13,7 +13,15 @@ import { commitOf, root } from "./source.ts";
 const outputPath = join(root, "dist/trilith");
 
 /** What the executable is made of, files and folders. */
-const inputs = ["src", "ffi", "systemd", "images/build.ts", "package.json", "package-lock.json"];
+const inputs = [
+  "src",
+  "ffi",
+  "systemd",
+  "images/build.ts",
+  "images/patches",
+  "package.json",
+  "package-lock.json",
+];
 
 /** Time of the latest change to a file, or to anything in a folder (a removal included). */
 function changedMs(path: string): number {

@@ -109,6 +109,26 @@ export function makeDurable(db: Database): void {
   db.run("PRAGMA synchronous = FULL");
 }
 
+/** The raft id that a file belongs to; null when it belongs to none yet. Throws `Corrupted`. */
+export function raftIdIn(db: Database): string | null {
+  createRaftTables(db);
+  const identity = readMeta(db, "identity") as { raftId: string } | null;
+  return identity?.raftId ?? null;
+}
+
+function readMeta(db: Database, name: string): unknown {
+  const row = db
+    .query<{ value: string; crc: number }, [string]>(
+      "SELECT value, crc FROM raft_meta WHERE name = ?",
+    )
+    .get(name);
+  if (row === null) return null;
+  if (crc32cOfText(`${name} ${row.value}`) !== row.crc) {
+    throw corrupted(`its record "${name}" does not match its checksum`);
+  }
+  return JSON.parse(row.value);
+}
+
 export class LogStore implements Storage {
   readonly raftId: string;
   /** Grows each time the node is opened: answers to an earlier life can be told apart. */
@@ -182,16 +202,7 @@ export class LogStore implements Storage {
   }
 
   #readMeta(name: string): unknown {
-    const row = this.#db
-      .query<{ value: string; crc: number }, [string]>(
-        "SELECT value, crc FROM raft_meta WHERE name = ?",
-      )
-      .get(name);
-    if (row === null) return null;
-    if (crc32cOfText(`${name} ${row.value}`) !== row.crc) {
-      throw corrupted(`its record "${name}" does not match its checksum`);
-    }
-    return JSON.parse(row.value);
+    return readMeta(this.#db, name);
   }
 
   #writeMeta(name: string, value: unknown): void {
@@ -324,6 +335,28 @@ export class LogStore implements Storage {
     this.#writeMeta("start", start);
     this.saveMembers(members);
     this.saveState(state);
+  }
+
+  /**
+   * Makes this node the only member, under a raft id that was never used: everything in the log counts
+   * as committed, but for changes of the members, which are taken out. To be opened anew after it.
+   */
+  recover(raftId: string, context: string): void {
+    const { conf, removed } = this.#members;
+    const tail = this.#entries.slice(this.applied - this.#start.index);
+    this.append(
+      tail.map(({ index, term, type, data }) =>
+        type === 0 ? new Entry({ index, term, type, data }) : new Entry({ index, term }),
+      ),
+    );
+    this.saveMembers({
+      conf: new ConfState({ voters: [raftId] }),
+      contexts: new Map([[raftId, context]]),
+      removed: new Set([...removed, ...conf.voters, ...conf.learners, this.raftId]),
+    });
+    this.saveState({ ...this.#state, vote: "", commit: this.lastIndex });
+    const { incarnation } = this;
+    this.#writeMeta("identity", { version: FORMAT_VERSION, raftId, incarnation });
   }
 
   /** Forgets entries up to `index`, which is applied. */
