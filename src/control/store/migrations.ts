@@ -48,5 +48,7 @@ export function migrateTo(db: Database, version: number): void {
 
 /** Makes the tables of a database that has none, and refuses one of a version not known here. */
 export function prepareTables(db: Database): void {
-  migrateTo(db, Math.max(SCHEMA_VERSION_FIRST, schemaVersion(db)));
+  const prepare = () => migrateTo(db, Math.max(SCHEMA_VERSION_FIRST, schemaVersion(db)));
+  if (db.inTransaction) prepare();
+  else db.transaction(prepare)();
 }
