@@ -24,7 +24,12 @@ import type { IoTable } from "../reactor/io-table.ts";
 import type { Reactor } from "../reactor/reactor.ts";
 import { type StreamOwner, TcpStream } from "../reactor/tcp-stream.ts";
 import type { Timer } from "../reactor/timers.ts";
-import { IN_CAPSULE_BYTES, RECEIVE_INTO_BYTES_MIN } from "./limits.ts";
+import {
+  IN_CAPSULE_BYTES,
+  LARGE_DATA_BYTES,
+  RECEIVE_BYTES_BEFORE_DATA,
+  RECEIVE_INTO_BYTES_MIN,
+} from "./limits.ts";
 import { RequestState, type RequestTable } from "./request-table.ts";
 import type { Target } from "./target.ts";
 
@@ -98,6 +103,8 @@ export class Connection implements StreamOwner, Waiter {
   #inLeft = 0;
   #inBytes = 0;
   #inActive = false;
+  /** Requests whose large data the host has been asked for and that is not in yet. */
+  #largeAwaited = 0;
 
   constructor(
     target: Target,
@@ -357,6 +364,11 @@ export class Connection implements StreamOwner, Waiter {
     words[w + 5] = 0;
     if (this.#headerDigest > 0) this.#signHeader(at, PduBytes.R2T);
     this.io.tagB[slot] = 0;
+    if (this.io.length[slot]! >= LARGE_DATA_BYTES) {
+      // What lands in a receive buffer has to be copied: of large data that shall be little.
+      this.#largeAwaited++;
+      this.stream.receiveBytes = RECEIVE_BYTES_BEFORE_DATA;
+    }
     return true;
   }
 
@@ -471,6 +483,9 @@ export class Connection implements StreamOwner, Waiter {
     const received = this.io.tagB[slot]! + this.#inBytes;
     this.io.tagB[slot] = received;
     const isLast = received === this.io.length[slot]!;
+    if (isLast && this.io.length[slot]! >= LARGE_DATA_BYTES && --this.#largeAwaited === 0) {
+      this.stream.receiveBytes = TcpStream.unitBytesMax;
+    }
     if (!intact) damaged[slot] = 1;
     const allIntact = damaged[slot] === 0;
     if (isLast) damaged[slot] = 0;

@@ -17,6 +17,12 @@ export const GATHER_BYTES_MAX = 16 << 10;
 /** Payload of at least this size still to come is received straight into its buffer. */
 export const RECEIVE_INTO_BYTES_MIN = 4 << 10;
 /**
+ * While host data of at least this size is awaited, a receive takes so little that a header and what
+ * comes close behind it fit, and most of the data goes straight to its place.
+ */
+export const LARGE_DATA_BYTES = 32 << 10;
+export const RECEIVE_BYTES_BEFORE_DATA = 2 << 10;
+/**
  * Of the arena that commands may use, and of the request slots, one part in this many may wait for
  * host data that was asked for. Further commands are parked until some of it has come.
  */
