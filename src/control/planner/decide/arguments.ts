@@ -94,15 +94,7 @@ export function checkTopology(topology: Topology | null): void {
   if (topology === null) return;
   if (topology.pool !== null) checkLabelled(topology.pool);
   if (topology.node === null) return;
-  if ("labelled" in topology.node) {
-    checkLabelled(topology.node.labelled);
-    return;
-  }
-  const { allowedNodes, preferredNodes } = topology.node.explicit;
-  const strange = preferredNodes.find(
-    (id) => allowedNodes.length > 0 && !allowedNodes.includes(id),
-  );
-  if (strange !== undefined) throw invalid(`topology: preferred node ${strange} is not allowed`);
+  if ("labelled" in topology.node) checkLabelled(topology.node.labelled);
 }
 
 export function checkSize(what: string, sizeBytes: number): void {

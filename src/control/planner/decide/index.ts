@@ -49,4 +49,23 @@
  *
  * A decision without changes and events means: this is so, or is being done, already.
  */
-export {};
+export { decisionUuids, type FreshUuids } from "./changes.ts";
+export {
+  checkExpandPool,
+  cordonPool,
+  createPool,
+  destroyPool,
+  labelPool,
+  unlabelPool,
+} from "./pools.ts";
+export {
+  controllerIdsOf,
+  destroyShutdownTargets,
+  newTarget,
+  publishVolume,
+  replicaHosts,
+  shareVolume,
+  unpublishVolume,
+  unshareVolume,
+} from "./publish.ts";
+export { createVolume, destroyVolume, newReplica, placementOf } from "./volumes.ts";

@@ -1,0 +1,351 @@
+/** Publication of volumes: where they are served, to whom, and how that moves. */
+import { TrilithError } from "../../../errors.ts";
+import type { ClusterState } from "../../cluster-state.ts";
+import type { PublishRequest } from "../../control.ts";
+import type {
+  FrontendNode,
+  NexusRecord,
+  NodeId,
+  NodeRecord,
+  Uuid,
+  VolumeRecord,
+  VolumeTarget,
+} from "../../model.ts";
+import { deviceBytes } from "../capacity.ts";
+import {
+  CONTROLLER_ID_MAX,
+  CONTROLLER_IDS_PER_TARGET,
+  FRONTEND_NODES_MAX,
+  PUBLISH_CONTEXT_MAX,
+  PUBLISH_CONTEXT_TEXT_MAX,
+} from "../limits.ts";
+import {
+  chooseChildren,
+  chooseTargetNode,
+  requireTargetNode,
+  whyNoTarget,
+} from "../placement/target.ts";
+import type { Change, Decision } from "../plan.ts";
+import { nexusesOf, nexusStatus, nodeStatus, replicasOf, targetNexus } from "../status.ts";
+import { checkNqn, checkText } from "./arguments.ts";
+import { event, type FreshUuids, fresh, isEqual, nothing, put, touch } from "./changes.ts";
+import { invalid, notFound, precondition, requireVolume } from "./errors.ts";
+
+/**
+ * Controller ids of a target: ranges of two, one after the other with every publication and move, and
+ * from the beginning again below 0xffef, so that a host takes a new path for another controller of the
+ * same subsystem (mayastor.md 4.4). The first incarnation is 1.
+ */
+export function controllerIdsOf(incarnation: number): { min: number; max: number } {
+  const ranges = Math.floor((CONTROLLER_ID_MAX - 1) / CONTROLLER_IDS_PER_TARGET);
+  const min = ((incarnation - 1) % ranges) * CONTROLLER_IDS_PER_TARGET + 1;
+  return { min, max: min + CONTROLLER_IDS_PER_TARGET - 1 };
+}
+
+/** Hosts that a nexus admits; empty: every host. */
+function hostsOf(state: ClusterState, frontendNodes: readonly FrontendNode[]): string[] {
+  return state.settings.restrictHosts ? frontendNodes.map(({ nqn }) => nqn) : [];
+}
+
+/**
+ * Serves the volume's replicas to a nexus's node, and to no other: those that lie on the node itself
+ * need no network. Null: no nexus.
+ */
+function serveReplicas(
+  state: ClusterState,
+  volume: VolumeRecord,
+  node: NodeRecord | null,
+): Change[] {
+  const changes: Change[] = [];
+  for (const replica of replicasOf(state, volume.uuid)) {
+    if (replica.status === "Deleting") continue;
+    const allowedHosts = replicaHosts(state, replica.nodeId, node);
+    if (isEqual(replica.allowedHosts, allowedHosts)) continue;
+    changes.push(put("replicas", { ...replica, allowedHosts }));
+  }
+  return changes;
+}
+
+/** `allowedHosts` of a replica on a node whose volume's nexus is on `nexusNode`; null: no nexus. */
+export function replicaHosts(
+  state: ClusterState,
+  replicaNodeId: NodeId,
+  nexusNode: NodeRecord | null,
+): readonly string[] | null {
+  if (nexusNode === null || nexusNode.id === replicaNodeId) return null;
+  return state.settings.restrictHosts ? [nexusNode.hostNqn] : [];
+}
+
+/**
+ * A new target of a volume on a node: epoch and incarnation rise, the nexus is recorded `Creating`, the
+ * former one (if any) `Shutdown`, replicas are served to the new node. Also for whoever moves targets
+ * by himself (drain, failover). Throws `FailedPrecondition` without a healthy replica.
+ */
+export function newTarget(
+  state: ClusterState,
+  volume: VolumeRecord,
+  node: NodeRecord,
+  to: Pick<VolumeTarget, "frontendNodes" | "publishContext">,
+  nexusUuid: Uuid,
+): Change[] {
+  const epoch = volume.epoch + 1;
+  const incarnation = volume.incarnation + 1;
+  const nexus: NexusRecord = {
+    revision: 0,
+    uuid: nexusUuid,
+    volumeUuid: volume.uuid,
+    name: volume.uuid,
+    nodeId: node.id,
+    sizeBytes: deviceBytes(volume.sizeBytes),
+    epoch,
+    children: chooseChildren(state, volume, node.id),
+    status: "Creating",
+    phase: "Open",
+    share: "nvmf",
+    allowedHosts: hostsOf(state, to.frontendNodes),
+    controllerIds: controllerIdsOf(incarnation),
+    createdAtMs: state.nowMs,
+  };
+  const target: VolumeTarget = {
+    nexusUuid,
+    nodeId: node.id,
+    protocol: "nvmf",
+    frontendNodes: to.frontendNodes,
+    publishContext: to.publishContext,
+  };
+  const isMove = volume.target !== null;
+  const operation = isMove ? "Republish" : "Publish";
+  const changes: Change[] = [
+    put("volumes", {
+      ...volume,
+      target,
+      epoch,
+      incarnation,
+      operation: { operation, result: null },
+    }),
+    put("nexuses", nexus),
+    touch("nodes", node),
+  ];
+  return [...changes, ...shutDown(state, volume), ...serveReplicas(state, volume, node)];
+}
+
+/** The volume's nexus becomes a former target. */
+function shutDown(state: ClusterState, volume: VolumeRecord): Change[] {
+  return nexusesOf(state, volume.uuid)
+    .filter(({ phase }) => phase === "Open")
+    .map((nexus) => put("nexuses", { ...nexus, phase: "Shutdown" }));
+}
+
+function checkPublishRequest(request: PublishRequest): void {
+  const entries = Object.entries(request.publishContext);
+  if (entries.length > PUBLISH_CONTEXT_MAX) {
+    throw invalid(`the publish context has more than ${PUBLISH_CONTEXT_MAX} entries`);
+  }
+  if (entries.some(([key, value]) => key.length + value.length > PUBLISH_CONTEXT_TEXT_MAX)) {
+    throw invalid(`an entry of the publish context is longer than ${PUBLISH_CONTEXT_TEXT_MAX}`);
+  }
+  if (request.frontendNode !== null) {
+    checkText("front-end node", request.frontendNode.name);
+    checkNqn("NQN of the front-end node", request.frontendNode.nqn);
+  }
+}
+
+function alreadyPublished(volume: VolumeRecord, target: VolumeTarget): TrilithError {
+  const hosts = target.frontendNodes.map(({ name }) => name).join(", ") || "every host";
+  return new TrilithError(
+    "AlreadyPublished",
+    `volume ${volume.uuid} is published on node ${target.nodeId} to ${hosts}`,
+    "unpublish it first, or ask to republish it",
+  );
+}
+
+/** The target that is there is what the request asks for. */
+function isAsAsked(request: PublishRequest, target: VolumeTarget): boolean {
+  const frontendNodes = request.frontendNode === null ? [] : [request.frontendNode];
+  return (
+    (request.nodeId === null || request.nodeId === target.nodeId) &&
+    isEqual(frontendNodes, target.frontendNodes) &&
+    isEqual(request.publishContext, target.publishContext)
+  );
+}
+
+/**
+ * Records where a volume is to be served. Throws `NotFound`, `InvalidArgument`, `FailedPrecondition`
+ * (no node, or no healthy replica), `AlreadyPublished` (an equal publication that is still under way,
+ * or that `reuseExisting` asks for, is confirmed); `republish` moves it.
+ */
+export function publishVolume(
+  state: ClusterState,
+  request: PublishRequest,
+  uuids: FreshUuids,
+): Decision {
+  checkPublishRequest(request);
+  const volume = requireVolume(state, request.uuid);
+  if (request.republish) return republishVolume(state, volume, request, uuids);
+  if (volume.target !== null) {
+    const isUnderWay = targetNexus(state, volume)?.status === "Creating";
+    if ((isUnderWay || request.reuseExisting) && isAsAsked(request, volume.target)) return nothing;
+    throw alreadyPublished(volume, volume.target);
+  }
+  const node =
+    request.nodeId === null
+      ? chooseTargetNode(state, volume, new Set())
+      : requireTargetNode(state, request.nodeId);
+  const frontendNodes = request.frontendNode === null ? [] : [request.frontendNode];
+  const to = { frontendNodes, publishContext: request.publishContext };
+  const changes = newTarget(state, volume, node, to, fresh(uuids, 0));
+  const message = `to be published on node ${node.id}`;
+  return { changes, events: [event("Volume", "StateChange", volume.uuid, message, node.id)] };
+}
+
+/**
+ * Moves a published volume, or makes its target anew. With `reuseExisting` a target that serves stays,
+ * and one that does not is made again on its node when that answers; without, another node takes over.
+ * Throws `NotPublished`, and `PermissionDenied` when the front-end node is not one it is published to.
+ */
+function republishVolume(
+  state: ClusterState,
+  volume: VolumeRecord,
+  request: PublishRequest,
+  uuids: FreshUuids,
+): Decision {
+  const { target } = volume;
+  if (target === null) throw notPublished(volume.uuid);
+  checkFrontend(volume.uuid, target, request.frontendNode);
+  const current = state.stored.nodes.get(target.nodeId);
+  const nexus = targetNexus(state, volume);
+  const status = nexus === undefined ? "Unknown" : nexusStatus(state, nexus);
+  if (request.reuseExisting && (status === "Online" || status === "Degraded")) return nothing;
+  let node: NodeRecord;
+  if (request.nodeId !== null) {
+    node = requireTargetNode(state, request.nodeId);
+  } else if (
+    request.reuseExisting &&
+    current !== undefined &&
+    whyNoTarget(state, current) === null
+  ) {
+    node = current;
+  } else {
+    node = chooseTargetNode(state, volume, new Set([target.nodeId]));
+  }
+  const changes = newTarget(state, volume, node, target, fresh(uuids, 0));
+  const message = `target to move from node ${target.nodeId} to ${node.id}`;
+  const moved = event("HighAvailability", "SwitchOver", volume.uuid, message, node.id);
+  return { changes, events: [moved] };
+}
+
+function checkFrontend(uuid: Uuid, target: VolumeTarget, frontend: FrontendNode | null): void {
+  if (frontend === null || target.frontendNodes.length === 0) return;
+  if (target.frontendNodes.some(({ name }) => name === frontend.name)) return;
+  const hosts = target.frontendNodes.map(({ name }) => name).join(", ");
+  throw new TrilithError(
+    "PermissionDenied",
+    `volume ${uuid} is published to ${hosts}, not to ${frontend.name}`,
+    "unpublish it and publish it to that host",
+  );
+}
+
+function notPublished(uuid: Uuid): TrilithError {
+  return new TrilithError("NotPublished", `volume ${uuid} is not published`, "publish it first");
+}
+
+/**
+ * Records that a volume is to be served no more. A node that does not answer is an error
+ * (`FailedPrecondition`) unless it is forced: then the target there is forgotten until it does. Throws
+ * `NotPublished`.
+ */
+export function unpublishVolume(state: ClusterState, uuid: Uuid, force: boolean): Decision {
+  const volume = requireVolume(state, uuid);
+  const { target } = volume;
+  if (target === null) throw notPublished(uuid);
+  const status = nodeStatus(state, target.nodeId);
+  if (status !== "Online" && !force) {
+    throw precondition(
+      `volume ${uuid}: node ${target.nodeId}, which serves it, is ${status}`,
+      "wait until it is back, or unpublish with force",
+    );
+  }
+  const changes: Change[] = [
+    put("volumes", {
+      ...volume,
+      target: null,
+      operation: { operation: "Unpublish", result: null },
+    }),
+    ...shutDown(state, volume),
+    ...serveReplicas(state, volume, null),
+  ];
+  const message = `to be unpublished from node ${target.nodeId}${force ? " by force" : ""}`;
+  return {
+    changes,
+    events: [event("Volume", "StateChange", uuid, message, target.nodeId)],
+  };
+}
+
+/**
+ * Admits another host to a published volume and has its nexus shared. `frontendHost` null: as it is.
+ * Throws `NotPublished`, `AlreadyShared` (it is, and nothing is to be added).
+ */
+export function shareVolume(
+  state: ClusterState,
+  uuid: Uuid,
+  frontendHost: FrontendNode | null,
+): Decision {
+  const volume = requireVolume(state, uuid);
+  const nexus = targetNexus(state, volume);
+  if (volume.target === null || nexus === undefined) throw notPublished(uuid);
+  const known = volume.target.frontendNodes;
+  const isKnown = frontendHost === null || known.some(({ nqn }) => nqn === frontendHost.nqn);
+  if (nexus.share === "nvmf" && isKnown) {
+    throw new TrilithError("AlreadyShared", `volume ${uuid} is shared over NVMe/TCP`);
+  }
+  if (frontendHost !== null) {
+    checkText("front-end node", frontendHost.name);
+    checkNqn("NQN of the front-end node", frontendHost.nqn);
+  }
+  if (!isKnown && known.length >= FRONTEND_NODES_MAX) {
+    throw new TrilithError(
+      "ResourceExhausted",
+      `volume ${uuid} is shared to ${known.length} hosts`,
+      "unpublish it from hosts that need it no more",
+    );
+  }
+  // A volume that every host may use stays so: naming one would shut the others out.
+  const isOpen = known.length === 0 && nexus.share === "nvmf";
+  const frontendNodes = isKnown || isOpen ? known : [...known, frontendHost];
+  const allowedHosts = hostsOf(state, frontendNodes);
+  const changes: Change[] = [
+    put("volumes", {
+      ...volume,
+      target: { ...volume.target, frontendNodes },
+      operation: { operation: "Share", result: null },
+    }),
+    put("nexuses", { ...nexus, share: "nvmf", allowedHosts }),
+  ];
+  const message = `to be shared to ${frontendHost?.name ?? "its hosts"}`;
+  return { changes, events: [event("Volume", "StateChange", uuid, message, nexus.nodeId)] };
+}
+
+/** Ends the sharing of a published volume. Throws `NotPublished`, `NotShared`. */
+export function unshareVolume(state: ClusterState, uuid: Uuid): Decision {
+  const volume = requireVolume(state, uuid);
+  const nexus = targetNexus(state, volume);
+  if (nexus === undefined) throw notPublished(uuid);
+  if (nexus.share === "none") {
+    throw new TrilithError("NotShared", `volume ${uuid} is not shared`, "share it first");
+  }
+  const changes: Change[] = [
+    put("volumes", { ...volume, operation: { operation: "Unshare", result: null } }),
+    put("nexuses", { ...nexus, share: "none" }),
+  ];
+  const message = "to be shared no more";
+  return { changes, events: [event("Volume", "StateChange", uuid, message, nexus.nodeId)] };
+}
+
+/**
+ * Has the former targets of a volume destroyed. They are anyway as soon as their nodes answer; those
+ * of nodes that do not answer stay recorded, for they have still to be taken down. Throws `NotFound`.
+ */
+export function destroyShutdownTargets(state: ClusterState, uuid: Uuid): Decision {
+  if (state.stored.volumes.get(uuid) === undefined) throw notFound(`volume ${uuid}`, "volumes");
+  return nothing;
+}
