@@ -1,5 +1,6 @@
 /** What the planner hands to whoever carries it out. Types only. */
 import type { EngineInput, EngineMethod } from "../../engine/rpc/contract.ts";
+import type { ErrorCode } from "../../errors.ts";
 import type { NewEvent, NodeId, TableName, Tables } from "../model.ts";
 
 /**
@@ -47,6 +48,14 @@ export interface Work {
   /** `volume/<uuid>`, `pool/<id>`, `node/<id>`, `snapshot/<uuid>`, `replica/<uuid>`, `nexus/<uuid>`. */
   readonly subject: string;
   readonly steps: readonly Step[];
+  /** Carried out in any case when the steps have ended, also when one has failed. */
+  readonly cleanup?: readonly Step[];
+  /** The work gives up what was asked for, because of this: whoever waits for the subject is told. */
+  readonly failure?: {
+    readonly code: ErrorCode;
+    readonly message: string;
+    readonly remedy: string;
+  };
 }
 
 /** Something that needs an operator's attention. */

@@ -1,0 +1,123 @@
+/** Carries the steps of one work out, in order, until one fails. */
+import type { CallOptions, EngineClient } from "../../engine/rpc/client.ts";
+import type { EngineMethod } from "../../engine/rpc/contract.ts";
+import { TrilithError } from "../../errors.ts";
+import type { Log } from "../../ops/log.ts";
+import type { StoreView } from "../cluster-state.ts";
+import type { NodeId } from "../model.ts";
+import type { Change, EngineCall, Step, Work } from "../planner/plan.ts";
+import type { Store } from "../store/store.ts";
+import { keyOf } from "../store/tables.ts";
+import { CALL_TIMEOUT_MS, LONG_CALL_TIMEOUT_MS, TRANSACT_TIMEOUT_MS } from "./limits.ts";
+
+export interface RunContext {
+  readonly store: Store;
+  readonly engine: (nodeId: NodeId) => EngineClient;
+  readonly log: Log;
+  /** Fires when this node does not lead any more: no further step is begun. */
+  readonly signal: AbortSignal;
+  readonly monotonicMs: () => number;
+  readonly requestId: string | undefined;
+}
+
+export type Outcome =
+  | { readonly kind: "done" }
+  /** The state has moved on since the plan was made: it is to be made again. */
+  | { readonly kind: "stale" }
+  | { readonly kind: "failed"; readonly error: TrilithError };
+
+/** The records have changed since the plan was made. */
+class StalePlan extends Error {}
+
+/** Revision of the record that a change is about, as it is now; 0: there is none. */
+function revisionNow(
+  view: StoreView,
+  change: Change,
+): { readonly now: number; readonly expected: number } {
+  const table = change.table === "tokens" ? view.tokens : view[change.table];
+  const key = "put" in change ? keyOf(change.table, change.put) : change.remove;
+  const now = (table.get(key) as { readonly revision: number } | undefined)?.revision ?? 0;
+  return { now, expected: "put" in change ? change.put.revision : (change.revision ?? now) };
+}
+
+const longMethods: ReadonlySet<EngineMethod> = new Set([
+  "createPool",
+  "importPool",
+  "destroyPool",
+  "createNexus",
+  "destroyNexus",
+  "shutdownNexus",
+]);
+
+async function callEngine(client: EngineClient, call: EngineCall, signal: AbortSignal) {
+  const timeoutMs = longMethods.has(call.method) ? LONG_CALL_TIMEOUT_MS : CALL_TIMEOUT_MS;
+  const method = client[call.method] as (input: unknown, options: CallOptions) => Promise<unknown>;
+  await method(call.input, { signal, timeoutMs });
+}
+
+async function runStep(step: Step, context: RunContext): Promise<void> {
+  const { store, signal } = context;
+  if (signal.aborted) throw new TrilithError("Aborted", "this node does not lead any more");
+  if (step.kind === "engine") {
+    try {
+      await callEngine(context.engine(step.nodeId), step.call, signal);
+    } catch (error) {
+      if (!(error instanceof TrilithError) || !step.doneWhen.includes(error.code)) throw error;
+    }
+    return;
+  }
+  const { changes, events } = step;
+  await store.transact(
+    (view) => {
+      for (const change of changes) {
+        const { now, expected } = revisionNow(view, change);
+        if (now !== expected) throw new StalePlan(`${change.table} has changed`);
+      }
+      return { changes, events, value: undefined };
+    },
+    { timeoutMs: TRANSACT_TIMEOUT_MS },
+  );
+}
+
+function fieldsOf(step: Step): Record<string, unknown> {
+  if (step.kind === "engine") return { node: step.nodeId, call: step.call.method };
+  return { store: step.changes.map(({ table }) => table).join(",") };
+}
+
+async function runLogged(subject: string, step: Step, context: RunContext): Promise<Outcome> {
+  const { log, monotonicMs, requestId, signal } = context;
+  const startedMs = monotonicMs();
+  const fields = { subject, ...fieldsOf(step), reason: step.reason, requestId };
+  const ms = () => Math.round(monotonicMs() - startedMs);
+  try {
+    await runStep(step, context);
+    log("info", "step done", { ...fields, ms: ms() });
+    return { kind: "done" };
+  } catch (error) {
+    const isConflict = error instanceof TrilithError && error.code === "Conflict";
+    if (error instanceof StalePlan || (isConflict && step.kind === "store")) {
+      log("debug", "step is out of date", { ...fields, ms: ms() });
+      return { kind: "stale" };
+    }
+    const failed =
+      error instanceof TrilithError ? error : new TrilithError("Internal", String(error));
+    const text = { error: failed.message, code: failed.code };
+    if (!signal.aborted) log("warn", "step failed", { ...fields, ...text, ms: ms() });
+    if (!(error instanceof TrilithError)) log("error", "defect in a step", { ...fields, error });
+    return { kind: "failed", error: failed };
+  }
+}
+
+/** Runs a work. Never throws. */
+export async function runWork(work: Work, context: RunContext): Promise<Outcome> {
+  let outcome: Outcome = { kind: "done" };
+  for (const step of work.steps) {
+    outcome = await runLogged(work.subject, step, context);
+    if (outcome.kind !== "done") break;
+  }
+  for (const step of work.cleanup ?? []) {
+    const cleaned = await runLogged(work.subject, step, context);
+    if (outcome.kind === "done") outcome = cleaned;
+  }
+  return outcome;
+}

@@ -1,0 +1,105 @@
+/** Which subjects are to be planned again when a record or an observation has changed. */
+import type { StoreView } from "../cluster-state.ts";
+import type { Work } from "../planner/plan.ts";
+
+/** What a change asks for: these subjects, or everything. */
+export interface Affected {
+  readonly subjects: ReadonlySet<string>;
+  readonly all: boolean;
+}
+
+/** By the names (`<table>/<key>`) of records that a transaction touched. `before` knows those it removed. */
+export function affectedBy(
+  touched: ReadonlySet<string>,
+  before: StoreView,
+  after: StoreView,
+): Affected {
+  const subjects = new Set<string>();
+  let all = false;
+  const withVolume = (record: { readonly volumeUuid: string | null } | undefined): void => {
+    if (record?.volumeUuid != null) subjects.add(`volume/${record.volumeUuid}`);
+  };
+  for (const name of touched) {
+    const slash = name.indexOf("/");
+    const key = name.slice(slash + 1);
+    switch (name.slice(0, slash)) {
+      case "volumes":
+        subjects.add(`volume/${key}`);
+        for (const uuid of after.replicasOfVolume.get(key) ?? []) subjects.add(`replica/${uuid}`);
+        for (const uuid of after.nexusesOfVolume.get(key) ?? []) subjects.add(`nexus/${uuid}`);
+        break;
+      case "replicas":
+        subjects.add(`replica/${key}`);
+        withVolume(after.replicas.get(key) ?? before.replicas.get(key));
+        break;
+      case "nexuses":
+        subjects.add(`nexus/${key}`);
+        withVolume(after.nexuses.get(key) ?? before.nexuses.get(key));
+        break;
+      case "snapshots":
+        subjects.add(`snapshot/${key}`);
+        withVolume(after.snapshots.get(key) ?? before.snapshots.get(key));
+        break;
+      case "pools":
+        subjects.add(`pool/${key}`);
+        break;
+      case "nodes":
+        subjects.add(`node/${key}`);
+        all = true;
+        break;
+      case "settings":
+        if (!key.startsWith("nexus-record/")) all = true;
+        break;
+      default:
+        break;
+    }
+  }
+  return { subjects, all };
+}
+
+/** By what an engine reports otherwise than before. */
+export function affectedByNode(
+  change: {
+    readonly isWhole: boolean;
+    readonly pools: readonly string[];
+    readonly replicas: readonly string[];
+    readonly snapshots: readonly string[];
+    readonly nexuses: readonly string[];
+  },
+  view: StoreView,
+): Affected {
+  const subjects = new Set<string>();
+  for (const id of change.pools) subjects.add(`pool/${id}`);
+  for (const uuid of change.replicas) {
+    subjects.add(`replica/${uuid}`);
+    const volume = view.replicas.get(uuid)?.volumeUuid;
+    if (volume != null) subjects.add(`volume/${volume}`);
+  }
+  for (const uuid of change.nexuses) {
+    subjects.add(`nexus/${uuid}`);
+    const volume = view.nexuses.get(uuid)?.volumeUuid;
+    if (volume != null) subjects.add(`volume/${volume}`);
+  }
+  for (const uuid of change.snapshots) {
+    for (const snapshot of view.snapshots.values()) {
+      if (snapshot.replicas.some((replica) => replica.uuid === uuid)) {
+        subjects.add(`snapshot/${snapshot.uuid}`);
+      }
+    }
+  }
+  return { subjects, all: change.isWhole };
+}
+
+/** Nodes whose engines a work calls. */
+export function nodesOf({ steps, cleanup = [] }: Work): ReadonlySet<string> {
+  const nodes = new Set<string>();
+  for (const step of [...steps, ...cleanup]) if (step.kind === "engine") nodes.add(step.nodeId);
+  return nodes;
+}
+
+/** What a work does, without the ids it does it with: equal for two attempts at the same thing. */
+export function kindOf({ steps }: Work): string {
+  return steps
+    .map((step) => (step.kind === "engine" ? `${step.nodeId} ${step.call.method}` : step.reason))
+    .join("; ");
+}

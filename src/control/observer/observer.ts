@@ -1,0 +1,228 @@
+/**
+ * What the leader knows of the engines. Keeps one immutable `ObservedNode` per node and tells what
+ * changed. Imports the engine's client and types of the control plane.
+ */
+import type { EngineClient } from "../../engine/rpc/client.ts";
+import type { EngineEvent } from "../../engine/rpc/info.ts";
+import { TrilithError } from "../../errors.ts";
+import type { Log } from "../../ops/log.ts";
+import type { ObservedNode } from "../cluster-state.ts";
+import type { NodeId, NodeRecord } from "../model.ts";
+import type { Observation } from "../service/ports.ts";
+import { HEARTBEAT_MS, READS_MAX } from "./limits.ts";
+import { NodeWatch } from "./node-watch.ts";
+import { type EngineReading, type ReadingChange, takeOver } from "./read-engine.ts";
+import { Semaphore } from "./semaphore.ts";
+
+/** Something about one node is other than before. */
+export interface NodeChange {
+  readonly nodeId: NodeId;
+  /** It came, went, or its engine restarted: everything about it may be other. */
+  readonly isWhole: boolean;
+  readonly pools: readonly string[];
+  readonly replicas: readonly string[];
+  readonly snapshots: readonly string[];
+  readonly nexuses: readonly string[];
+}
+
+export interface ObserverOptions {
+  /** The client for a node's engine, with whatever it needs to be let in. */
+  readonly clientOf: (node: NodeRecord) => EngineClient;
+  /** How long an engine may be silent before its node is Offline. */
+  readonly nodeDeadlineMs: () => number;
+  readonly log: Log;
+  /** Milliseconds since 1970. */
+  readonly nowMs: () => number;
+  /** Milliseconds by a clock that never jumps. Default: that of the process. */
+  readonly monotonicMs?: () => number;
+}
+
+interface Watched {
+  readonly record: NodeRecord;
+  readonly client: EngineClient;
+  readonly watch: NodeWatch;
+  /** Monotonic time of its last answer, at first of the beginning. */
+  aliveMs: number;
+  /** A full read is in since the engine was last heard of again. */
+  isRead: boolean;
+}
+
+function blank(id: NodeId): ObservedNode {
+  return {
+    id,
+    status: "Unknown",
+    lastSeenMs: null,
+    offlineSinceMs: null,
+    info: null,
+    pools: new Map(),
+    replicas: new Map(),
+    snapshots: new Map(),
+    nexuses: new Map(),
+  };
+}
+
+const nothing = { pools: [], replicas: [], snapshots: [], nexuses: [] } as const;
+
+export class Observer implements Observation {
+  readonly #options: ObserverOptions;
+  readonly #monotonicMs: () => number;
+  readonly #reads = new Semaphore(READS_MAX);
+  readonly #watched = new Map<NodeId, Watched>();
+  readonly #listeners = new Set<() => void>();
+  readonly #changeListeners = new Set<(change: NodeChange) => void>();
+  readonly #eventListeners = new Set<(nodeId: NodeId, event: EngineEvent) => void>();
+  #observation: ReadonlyMap<NodeId, ObservedNode> = new Map();
+  #timer: ReturnType<typeof setInterval> | null = null;
+
+  constructor(options: ObserverOptions) {
+    this.#options = options;
+    this.#monotonicMs = options.monotonicMs ?? (() => performance.now());
+  }
+
+  // ---------------------------------------------------------------------------- what others ask
+
+  observation(): ReadonlyMap<NodeId, ObservedNode> {
+    return this.#observation;
+  }
+
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Calls the listener with what changed, before those of `onChange`. */
+  onNodeChange(listener: (change: NodeChange) => void): () => void {
+    this.#changeListeners.add(listener);
+    return () => this.#changeListeners.delete(listener);
+  }
+
+  /** Calls the listener with each event of an engine, once its effects have been read or just before. */
+  onEngineEvent(listener: (nodeId: NodeId, event: EngineEvent) => void): () => void {
+    this.#eventListeners.add(listener);
+    return () => this.#eventListeners.delete(listener);
+  }
+
+  /** Has the listeners of `onChange` called; the executor does so after a failure. */
+  tell(): void {
+    for (const listener of this.#listeners) listener();
+  }
+
+  engine(nodeId: NodeId): EngineClient {
+    const watched = this.#watched.get(nodeId);
+    if (watched !== undefined) return watched.client;
+    throw new TrilithError("NotFound", `node ${nodeId} is not known`, "see `trilith get nodes`");
+  }
+
+  /** Reads a node anew. True: what is known of it now was read after this call. */
+  async refresh(nodeId: NodeId): Promise<boolean> {
+    return (await this.#watched.get(nodeId)?.watch.refresh()) ?? false;
+  }
+
+  // ------------------------------------------------------------------------------- what is watched
+
+  /** Watches these nodes from now on, and no others. A node with another endpoint is watched anew. */
+  setNodes(nodes: ReadonlyMap<NodeId, NodeRecord>): void {
+    for (const [id, watched] of this.#watched) {
+      if (nodes.get(id)?.engineEndpoint === watched.record.engineEndpoint) continue;
+      watched.watch.stop();
+      this.#watched.delete(id);
+      if (!nodes.has(id)) this.#put(id, null);
+    }
+    for (const [id, record] of nodes) if (!this.#watched.has(id)) this.#begin(id, record);
+    this.#timer ??= setInterval(() => this.#checkSilence(), HEARTBEAT_MS);
+  }
+
+  /** Watches nothing any more and forgets everything. */
+  stop(): void {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+    for (const { watch } of this.#watched.values()) watch.stop();
+    this.#watched.clear();
+    this.#observation = new Map();
+    this.tell();
+  }
+
+  #begin(id: NodeId, record: NodeRecord): void {
+    const client = this.#options.clientOf(record);
+    const watch = new NodeWatch({
+      nodeId: id,
+      client,
+      reads: this.#reads,
+      log: this.#options.log,
+      monotonicMs: this.#monotonicMs,
+      listener: {
+        seen: () => this.#seen(id),
+        read: (reading) => this.#read(id, reading),
+        event: (event) => {
+          for (const listener of this.#eventListeners) listener(id, event);
+        },
+      },
+    });
+    const aliveMs = this.#monotonicMs();
+    this.#watched.set(id, { record, client, watch, aliveMs, isRead: false });
+    if (!this.#observation.has(id)) this.#put(id, blank(id));
+  }
+
+  // --------------------------------------------------------------------------------- what is heard
+
+  #put(id: NodeId, node: ObservedNode | null): void {
+    const next = new Map(this.#observation);
+    if (node === null) next.delete(id);
+    else next.set(id, node);
+    this.#observation = next;
+  }
+
+  #announce(change: NodeChange): void {
+    for (const listener of this.#changeListeners) listener(change);
+    this.tell();
+  }
+
+  #seen(id: NodeId): void {
+    const watched = this.#watched.get(id);
+    const node = this.#observation.get(id);
+    if (watched === undefined || node === undefined) return;
+    watched.aliveMs = this.#monotonicMs();
+    this.#put(id, { ...node, lastSeenMs: this.#options.nowMs() });
+    // A node that was away counts as Online only when it has been read: what is known of it is old.
+    if (node.status !== "Online" && !watched.isRead) void watched.watch.refresh();
+  }
+
+  #read(id: NodeId, reading: EngineReading): void {
+    const watched = this.#watched.get(id);
+    const before = this.#observation.get(id);
+    if (watched === undefined || before === undefined) return;
+    watched.isRead = true;
+    const { node, change } = takeOver(before, reading);
+    this.#put(id, { ...node, status: "Online", offlineSinceMs: null });
+    const isBack = before.status !== "Online";
+    if (isBack) {
+      const { instanceUuid, version } = reading.info;
+      this.#options.log("info", "node online", { node: id, instanceUuid, version });
+    } else if (change.isRestarted) {
+      this.#options.log("warn", "engine restarted", { node: id, ...reading.info });
+    }
+    if (isBack || hasChanged(change)) {
+      this.#announce({ nodeId: id, isWhole: isBack || change.isRestarted, ...change });
+    }
+  }
+
+  /** Nodes that have been silent for too long are Offline. */
+  #checkSilence(): void {
+    const deadlineMs = this.#options.nodeDeadlineMs();
+    const now = this.#monotonicMs();
+    for (const [id, watched] of this.#watched) {
+      const node = this.#observation.get(id);
+      if (node === undefined || node.status === "Offline") continue;
+      if (now - watched.aliveMs <= deadlineMs) continue;
+      watched.isRead = false;
+      this.#put(id, { ...node, status: "Offline", offlineSinceMs: this.#options.nowMs() });
+      this.#options.log("warn", "node offline", { node: id, silentMs: now - watched.aliveMs });
+      this.#announce({ nodeId: id, isWhole: true, ...nothing });
+    }
+  }
+}
+
+function hasChanged(change: ReadingChange): boolean {
+  const { isRestarted, pools, replicas, snapshots, nexuses } = change;
+  return isRestarted || pools.length + replicas.length + snapshots.length + nexuses.length > 0;
+}

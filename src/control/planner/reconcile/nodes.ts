@@ -1,0 +1,29 @@
+/** Nodes that are being drained: done when nothing that has to leave is left. */
+import type { NodeRecord } from "../../model.ts";
+import type { Work } from "../plan.ts";
+import { staysWhenDrained } from "./move.ts";
+import type { Planning } from "./planning.ts";
+import { event, put, store, work } from "./steps.ts";
+
+export function planNode(p: Planning, node: NodeRecord): Work | null {
+  if (node.drainPhase !== "draining") return null;
+  for (const volume of p.stored.volumes.values()) {
+    if (volume.target?.nodeId === node.id && !staysWhenDrained(p, volume)) return null;
+  }
+  const isAway = p.isGone(node.id);
+  for (const nexus of p.stored.nexuses.values()) {
+    // Former targets are waited for as long as they can be closed.
+    if (nexus.nodeId === node.id && nexus.phase === "Shutdown" && !isAway) return null;
+  }
+  if (node.evacuate) {
+    for (const replica of p.stored.replicas.values()) {
+      if (replica.nodeId === node.id && replica.volumeUuid !== null) return null;
+    }
+  }
+  const step = store(
+    "nothing that has to leave is left",
+    [put("nodes", { ...node, drainPhase: "drained" })],
+    [event("Node", "StateChange", node.id, node.id, "drained")],
+  );
+  return work(`node/${node.id}`, step);
+}

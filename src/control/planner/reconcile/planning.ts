@@ -1,0 +1,153 @@
+/** What the parts of reconciliation share: the state with look-ups, failures, warnings, wake-ups. */
+import type { ErrorCode } from "../../../errors.ts";
+import type {
+  ClusterState,
+  EngineNexus,
+  EnginePool,
+  EngineReplica,
+  ObservedNode,
+} from "../../cluster-state.ts";
+import type {
+  NexusRecord,
+  NodeId,
+  PoolRecord,
+  ReplicaRecord,
+  SnapshotRecord,
+  Uuid,
+  VolumeRecord,
+} from "../../model.ts";
+import type { Warning } from "../plan.ts";
+
+/** The last thing that went wrong with a subject, since its last success. */
+export interface SubjectFailure {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly remedy: string;
+}
+/** Failures by subject. They only ever speed up giving up, or explain; nothing rests on them. */
+export type Failures = ReadonlyMap<string, SubjectFailure>;
+
+export const noFailures: Failures = new Map();
+
+/** Codes that say that the engine has decided, not that it could not be asked. */
+export function isDefinite(failure: SubjectFailure): boolean {
+  switch (failure.code) {
+    case "Unavailable":
+    case "Timeout":
+    case "DeadlineExceeded":
+    case "Aborted":
+    case "InUse":
+    case "ResourceExhausted":
+      return false;
+    default:
+      return true;
+  }
+}
+
+export class Planning {
+  readonly state: ClusterState;
+  readonly failures: Failures;
+  readonly warnings: Warning[] = [];
+  wakeAtMs: number | null = null;
+  #rebuilds: number | null = null;
+
+  constructor(state: ClusterState, failures: Failures) {
+    this.state = state;
+    this.failures = failures;
+  }
+
+  get stored() {
+    return this.state.stored;
+  }
+
+  get nowMs(): number {
+    return this.state.nowMs;
+  }
+
+  warn(severity: Warning["severity"], subject: string, message: string, remedy: string): void {
+    this.warnings.push({ severity, subject, message, remedy });
+  }
+
+  /** Has the plan made again at this time, or earlier. */
+  wakeAt(ms: number): void {
+    if (this.wakeAtMs === null || ms < this.wakeAtMs) this.wakeAtMs = ms;
+  }
+
+  // ----------------------------------------------------------------------------------- the nodes
+
+  /** What is known of a node that can be asked at present; undefined otherwise. */
+  online(id: NodeId): ObservedNode | undefined {
+    const node = this.state.observed.get(id);
+    return node?.status === "Online" ? node : undefined;
+  }
+
+  /** It does not answer, or there is no such node any more: waiting for it may take for ever. */
+  isGone(id: NodeId): boolean {
+    if (!this.stored.nodes.has(id)) return true;
+    return this.state.observed.get(id)?.status === "Offline";
+  }
+
+  // -------------------------------------------------------------------------------- what is there
+
+  /** The pool as its engine reports it now, if it is the one of the record. */
+  pool(record: PoolRecord | undefined): EnginePool | undefined {
+    if (record === undefined) return undefined;
+    const pool = this.online(record.nodeId)?.pools.get(record.id);
+    return pool?.uuid === record.uuid ? pool : undefined;
+  }
+
+  /** The replica as its engine reports it now, if it is in the pool of the record. */
+  replica(record: ReplicaRecord): EngineReplica | undefined {
+    const replica = this.online(record.nodeId)?.replicas.get(record.uuid);
+    return replica?.poolName === record.poolId ? replica : undefined;
+  }
+
+  nexus(record: NexusRecord): EngineNexus | undefined {
+    return this.online(record.nodeId)?.nexuses.get(record.uuid);
+  }
+
+  // --------------------------------------------------------------------------- what belongs together
+
+  replicasOf(volume: VolumeRecord): ReplicaRecord[] {
+    return this.#records(this.stored.replicasOfVolume.get(volume.uuid), this.stored.replicas);
+  }
+
+  nexusesOf(volume: VolumeRecord): NexusRecord[] {
+    return this.#records(this.stored.nexusesOfVolume.get(volume.uuid), this.stored.nexuses);
+  }
+
+  snapshotsOf(volume: VolumeRecord): SnapshotRecord[] {
+    return this.#records(this.stored.snapshotsOfVolume.get(volume.uuid), this.stored.snapshots);
+  }
+
+  #records<T>(keys: ReadonlySet<Uuid> | undefined, table: ReadonlyMap<Uuid, T>): T[] {
+    if (keys === undefined) return [];
+    const found: T[] = [];
+    for (const key of keys) {
+      const record = table.get(key);
+      if (record !== undefined) found.push(record);
+    }
+    return found;
+  }
+
+  /** Rebuilds that run or wait in the cluster, as far as it can be seen. */
+  get rebuilds(): number {
+    if (this.#rebuilds === null) {
+      this.#rebuilds = 0;
+      for (const node of this.state.observed.values()) {
+        if (node.status !== "Online") continue;
+        for (const nexus of node.nexuses.values()) this.#rebuilds += nexus.rebuilds;
+      }
+    }
+    return this.#rebuilds;
+  }
+
+  /** One more rebuild may begin. Whoever begins one counts it. */
+  takeRebuild(): boolean {
+    const { maxRebuilds } = this.state.settings;
+    if (maxRebuilds === null) return true;
+    if (this.rebuilds >= maxRebuilds) return false;
+    this.#rebuilds = this.rebuilds + 1;
+    return true;
+  }
+}

@@ -1,0 +1,116 @@
+/** Single replicas: made, served, grown, destroyed. What becomes of them is decided with their volume. */
+import type { ClusterState } from "../../cluster-state.ts";
+import type { NodeId, ReplicaRecord, Uuid } from "../../model.ts";
+import type { EngineCall, Work } from "../plan.ts";
+import type { Planning } from "./planning.ts";
+import { engine, event, put, remove, store, work } from "./steps.ts";
+import { sameHosts, servedTo } from "./uris.ts";
+
+export function planReplica(p: Planning, replica: ReplicaRecord): Work | null {
+  switch (replica.status) {
+    case "Creating":
+      return creating(p, replica);
+    case "Created":
+      return created(p, replica);
+    case "Deleting":
+      return deleting(p, replica);
+  }
+}
+
+/** The engine's snapshot that a replica is cloned from: the one in its own pool. */
+export function snapshotInPool(state: ClusterState, replica: ReplicaRecord): Uuid | null {
+  if (replica.snapshotUuid === null) return null;
+  const snapshot = state.stored.snapshots.get(replica.snapshotUuid);
+  if (snapshot === undefined) return replica.snapshotUuid;
+  return snapshot.replicas.find(({ poolId }) => poolId === replica.poolId)?.uuid ?? null;
+}
+
+function creation(p: Planning, replica: ReplicaRecord): EngineCall | null {
+  const { uuid, volumeUuid, poolId, sizeBytes, thin, allowedHosts } = replica;
+  const owner = volumeUuid === null ? {} : { volumeUuid, entityId: volumeUuid };
+  if (replica.kind === "SnapshotClone") {
+    const snapshot = snapshotInPool(p.state, replica);
+    if (snapshot === null) return null;
+    return { method: "createClone", input: { uuid: snapshot, cloneUuid: uuid, ...owner } };
+  }
+  const hosts =
+    allowedHosts === null || allowedHosts.length === 0 ? {} : { allowedHosts: [...allowedHosts] };
+  const share = allowedHosts === null ? {} : ({ share: "nvmf", ...hosts } as const);
+  return {
+    method: "createReplica",
+    input: { uuid, poolName: poolId, sizeBytes, thin, ...owner, ...share },
+  };
+}
+
+function creating(p: Planning, replica: ReplicaRecord): Work | null {
+  const subject = `replica/${replica.uuid}`;
+  const volume = replica.volumeUuid === null ? undefined : p.stored.volumes.get(replica.volumeUuid);
+  if (
+    replica.volumeUuid !== null &&
+    volume?.status !== "Creating" &&
+    volume?.status !== "Created"
+  ) {
+    return null; // It goes with its volume.
+  }
+  if (p.pool(p.stored.pools.get(replica.poolId)) === undefined) return null;
+  const done = store(
+    "the replica is there",
+    [put("replicas", { ...replica, status: "Created" })],
+    [event("Replica", "Create", replica.uuid, replica.nodeId)],
+  );
+  if (p.replica(replica) !== undefined) return work(subject, done);
+  const call = creation(p, replica);
+  if (call === null) {
+    p.warn(
+      "critical",
+      subject,
+      `there is no snapshot in pool ${replica.poolId} to clone`,
+      "restore to pools that hold the snapshot",
+    );
+    return null;
+  }
+  return work(subject, engine(replica.nodeId, call, "the replica is to be created"), done);
+}
+
+function created(p: Planning, replica: ReplicaRecord): Work | null {
+  const observed = p.replica(replica);
+  if (observed === undefined) return null;
+  const { uuid, nodeId, allowedHosts } = replica;
+  const subject = `replica/${uuid}`;
+  const served = servedTo(observed);
+  if (!sameHosts(allowedHosts, served)) {
+    if (allowedHosts === null) {
+      const call = { method: "unshareReplica", input: { uuid, protocol: "nvmf" } } as const;
+      return work(subject, engine(nodeId, call, "nobody is to reach it", ["NotFound"]));
+    }
+    const hosts = allowedHosts.length === 0 ? {} : { allowedHosts: [...allowedHosts] };
+    const call = { method: "shareReplicaNvmf", input: { uuid, ...hosts } } as const;
+    const reason = served === null ? "it is to be reached" : "others are to reach it";
+    return work(subject, engine(nodeId, call, reason));
+  }
+  if (observed.sizeBytes < replica.sizeBytes) {
+    const input = { uuid, sizeBytes: replica.sizeBytes };
+    return work(subject, engine(nodeId, { method: "resizeReplica", input }, "it is to grow"));
+  }
+  return null;
+}
+
+function deleting(p: Planning, replica: ReplicaRecord): Work | null {
+  const { uuid, nodeId } = replica;
+  const subject = `replica/${uuid}`;
+  const pool = p.stored.pools.get(replica.poolId);
+  const forget = store(
+    "the replica is gone",
+    [remove("replicas", uuid, replica)],
+    [event("Replica", "Delete", uuid, nodeId)],
+  );
+  if (pool === undefined || !p.stored.nodes.has(nodeId)) return work(subject, forget);
+  if (p.pool(pool) === undefined) return null;
+  return work(subject, destruction(nodeId, uuid, "it is to be deleted"), forget);
+}
+
+/** Also asked for when it was not seen: a creation whose answer was lost may have come to its end since. */
+export function destruction(nodeId: NodeId, uuid: Uuid, reason: string) {
+  const call = { method: "destroyReplica", input: { uuid } } as const;
+  return engine(nodeId, call, reason, ["NotFound"]);
+}
