@@ -9,7 +9,7 @@ import { assert, unreachable } from "../../assert.ts";
 import type { StoredEvent } from "../model.ts";
 import type { StateMachine } from "../raft/raft.ts";
 import { type Check, decodeCommand, type TransactionCommand } from "./command.ts";
-import { migrateTo, prepareTables, schemaVersion } from "./migrations.ts";
+import { migrateTo, prepareTables, schemaVersion, storeMigrations } from "./migrations.ts";
 import { openStatements, type StoreStatements } from "./statements.ts";
 import { keyOf } from "./tables.ts";
 import { TableView, type Touched, touchedName } from "./view.ts";
@@ -40,10 +40,21 @@ export interface MachineListener {
 const NOTHING: ReadonlySet<string> = new Set();
 
 export class StoreMachine implements StateMachine {
+  readonly #migrations: readonly string[];
   #database: Database | null = null;
   #statements: StoreStatements | null = null;
   #view: TableView | null = null;
   #listener: MachineListener | null = null;
+
+  /** `migrations`: other than those of this executable, for tests. */
+  constructor(migrations: readonly string[] = storeMigrations) {
+    this.#migrations = migrations;
+  }
+
+  /** The newest version of the tables that is known here. */
+  get knownVersion(): number {
+    return this.#migrations.length;
+  }
 
   /** Sets who hears of changes. */
   listen(listener: MachineListener): void {
@@ -70,7 +81,7 @@ export class StoreMachine implements StateMachine {
 
   restored(db: Database, appliedIndex: number): void {
     const former = this.#view;
-    prepareTables(db);
+    prepareTables(db, this.#migrations);
     this.#open(db);
     this.#view = TableView.load(this.statements().tables, appliedIndex);
     if (former === null) return;
@@ -90,7 +101,7 @@ export class StoreMachine implements StateMachine {
       case "transaction":
         return applyTransaction(this.statements(), index, command);
       case "migrate":
-        migrateTo(db, command.toVersion);
+        migrateTo(db, command.toVersion, this.#migrations);
         this.#open(db);
         return { kind: "migrated", version: schemaVersion(db) };
       default:

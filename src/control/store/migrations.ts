@@ -8,10 +8,10 @@ import { TrilithError } from "../../errors.ts";
 import initial from "./migrations/0000_initial.sql" with { type: "text" };
 
 /** SQL of each migration, as drizzle-kit generated it, in order. */
-const migrations: readonly string[] = [initial];
+export const storeMigrations: readonly string[] = [initial];
 
 /** The newest version of the tables that this executable knows. */
-export const SCHEMA_VERSION_KNOWN = migrations.length;
+export const SCHEMA_VERSION_KNOWN = storeMigrations.length;
 /** The version that every new store begins with. */
 const SCHEMA_VERSION_FIRST = 1;
 
@@ -26,14 +26,14 @@ export function schemaVersion(db: Database): number {
 }
 
 /**
- * Brings the tables to `version`, inside the transaction that is open if one is. Nothing happens when
- * they are there already. `FailedPrecondition` when this executable does not know the version.
+ * Brings the tables to `version`, inside the transaction that is open. Nothing happens when they are
+ * there already. `FailedPrecondition` when the version is not among the migrations.
  */
-export function migrateTo(db: Database, version: number): void {
-  if (version > SCHEMA_VERSION_KNOWN) {
+export function migrateTo(db: Database, version: number, migrations: readonly string[]): void {
+  if (version > migrations.length) {
     throw new TrilithError(
       "FailedPrecondition",
-      `the store is of version ${version}, this executable knows up to ${SCHEMA_VERSION_KNOWN}`,
+      `the store is of version ${version}, this executable knows up to ${migrations.length}`,
       "install the version of Trilith that the other nodes run",
     );
   }
@@ -47,8 +47,9 @@ export function migrateTo(db: Database, version: number): void {
 }
 
 /** Makes the tables of a database that has none, and refuses one of a version not known here. */
-export function prepareTables(db: Database): void {
-  const prepare = () => migrateTo(db, Math.max(SCHEMA_VERSION_FIRST, schemaVersion(db)));
+export function prepareTables(db: Database, migrations: readonly string[]): void {
+  const wanted = Math.max(SCHEMA_VERSION_FIRST, schemaVersion(db));
+  const prepare = () => migrateTo(db, wanted, migrations);
   if (db.inTransaction) prepare();
   else db.transaction(prepare)();
 }
