@@ -32,6 +32,8 @@ export function removalImpact(state: ClusterState, poolIds: readonly PoolId[]): 
   const volumesLost: Uuid[] = [];
   const volumesDegraded: Uuid[] = [];
   for (const uuid of [...volumes].sort()) {
+    // What is being deleted anyway is no loss.
+    if (state.stored.volumes.get(uuid)?.status === "Deleting") continue;
     const remaining = replicasOf(state, uuid).some(
       ({ poolId, healthy, status }) => !gone.has(poolId) && healthy && status === "Created",
     );

@@ -49,7 +49,26 @@
  *
  * A decision without changes and events means: this is so, or is being done, already.
  */
+export { addWatch, deregisterAppNode, registerAppNode, removeWatch } from "./app-nodes.ts";
 export { decisionUuids, type FreshUuids } from "./changes.ts";
+export {
+  addNexusChild,
+  createNexus,
+  destroyNexus,
+  removeNexusChild,
+  shareNexus,
+  unshareNexus,
+} from "./nexuses.ts";
+export {
+  cordonNode,
+  drainNode,
+  labelNode,
+  nodeRemovalImpact,
+  poolRemovalImpact,
+  removeNode,
+  uncordonNode,
+  unlabelNode,
+} from "./nodes.ts";
 export {
   checkExpandPool,
   cordonPool,
@@ -68,4 +87,7 @@ export {
   unpublishVolume,
   unshareVolume,
 } from "./publish.ts";
+export { createReplica, destroyReplica, shareReplica, unshareReplica } from "./replicas.ts";
+export { moveReplica, resizeVolume, setMaxSnapshots, setReplicaCount } from "./scale.ts";
+export { createSnapshot, destroySnapshot, restoreVolume } from "./snapshots.ts";
 export { createVolume, destroyVolume, newReplica, placementOf } from "./volumes.ts";
