@@ -7,6 +7,7 @@ import { bodyLimit } from "hono/body-limit";
 import * as v from "valibot";
 import { facesOf, TrilithError, toErrorBody } from "../errors.ts";
 import type { Log } from "../ops/log.ts";
+import { acceptedRequestId, REQUEST_ID_HEADER, withRequestId } from "../ops/request-id.ts";
 import { engineContract } from "./rpc/contract.ts";
 import { RPC_BODY_BYTES_MAX } from "./rpc/limits.ts";
 import type { Contract, Handlers, PartSchema, Route } from "./rpc/route.ts";
@@ -110,6 +111,25 @@ function failure(c: Context, error: unknown, log: Log): Response {
   return c.json(shown, http as 400);
 }
 
+/**
+ * Runs the request under the id that its caller gave, and logs it: changes, which are few, at `info`,
+ * what only reads at `debug`.
+ */
+async function traced(c: Context, next: () => Promise<void>, log: Log): Promise<void> {
+  const id = acceptedRequestId(c.req.header(REQUEST_ID_HEADER));
+  const run = async (): Promise<void> => {
+    const startedMs = performance.now();
+    await next();
+    log(c.req.method === "GET" ? "debug" : "info", "request", {
+      method: c.req.method,
+      path: c.req.path,
+      status: c.res.status,
+      ms: Math.round(performance.now() - startedMs),
+    });
+  };
+  await (id === undefined ? run() : withRequestId(id, run));
+}
+
 /** The app that serves `contract` by `handlers`. */
 export function contractApp<C extends Contract>(
   contract: C,
@@ -120,6 +140,7 @@ export function contractApp<C extends Contract>(
   const tooLarge = () => {
     throw new TrilithError("InvalidArgument", `a body has at most ${RPC_BODY_BYTES_MAX} bytes`);
   };
+  app.use((c, next) => traced(c, next, log));
   app.use(bodyLimit({ maxSize: RPC_BODY_BYTES_MAX, onError: tooLarge }));
   app.use(async (c, next) => {
     // Browsers name the page that asks; no page has business here (cross-site requests, DNS rebinding).

@@ -1,7 +1,11 @@
 /**
  * The log of a process: one line per entry on standard error, as text for people or as JSON, from
- * `info` up unless said otherwise. systemd's journal adds time, unit and priority of its own.
+ * `info` up unless said otherwise. Where standard error is systemd's journal, each line says its
+ * priority (sd-daemon(3)) and leaves out the time, which the journal knows. Entries made while a
+ * request is worked on carry its id. Values that look like secrets are never written.
  */
+import { fstatSync } from "node:fs";
+import { currentRequestId } from "./request-id.ts";
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
 /** What happened, and named values that go with it. Secrets are never passed. */
@@ -18,31 +22,67 @@ export interface LogOptions {
   readonly write?: (line: string) => void;
   /** Default: the wall clock. */
   readonly now?: () => Date;
+  /** Lines go to systemd's journal. Default: when standard error does. */
+  readonly journal?: boolean;
 }
 
-function plain(value: unknown): string {
-  if (typeof value === "string") {
-    return /^[\x21\x23-\x7e]+$/.test(value) ? value : JSON.stringify(value);
+type Fields = Readonly<Record<string, unknown>>;
+
+/** Priorities of syslog(3) by level. */
+const priorities: Readonly<Record<LogLevel, number>> = { debug: 7, info: 6, warn: 4, error: 3 };
+
+/** Names of fields whose values are secrets whatever they are. */
+const SECRET_NAME = /secret|token|passw|authorization|privatekey|keypem/i;
+/** Secrets by their form: NVMe in-band authentication, NVMe TLS keys, PEM keys, bearer tokens. */
+const SECRET_TEXT =
+  /DHHC-1:\d\d:[^:\s"]+:|NVMeTLSkey-1:\d\d:[^:\s"]+:|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(-----END [A-Z ]*PRIVATE KEY-----)?|\bBearer\s+[\w.~+/=-]+/g;
+const HIDDEN = "(hidden)";
+
+function withoutSecrets(text: string): string {
+  return text.replace(SECRET_TEXT, HIDDEN);
+}
+
+function plain(name: string, value: unknown): unknown {
+  if (SECRET_NAME.test(name)) return HIDDEN;
+  if (value instanceof Error) return value.stack ?? value.message;
+  return value;
+}
+
+/** JSON of a value; of what JSON cannot carry, its text. */
+function jsonText(value: unknown): string {
+  try {
+    const text = JSON.stringify(value, (name, inner) =>
+      typeof inner === "bigint" ? inner.toString() : plain(name, inner),
+    );
+    return text ?? String(value);
+  } catch {
+    return JSON.stringify(String(value));
   }
-  if (value instanceof Error) return JSON.stringify(value.stack ?? value.message);
-  return JSON.stringify(value) ?? String(value);
+}
+
+function fieldText(value: unknown): string {
+  return typeof value === "string" && /^[\x21\x23-\x7e]+$/.test(value) ? value : jsonText(value);
 }
 
 /** `2026-01-31T12:00:00.000Z warn  connection refused limit=4096` */
-function textLine(at: string, level: LogLevel, text: string, fields: Record<string, unknown>) {
-  let line = `${at} ${level.padEnd(5)} ${text}`;
+function textLine(front: string, text: string, fields: Fields): string {
+  let line = `${front} ${text.replaceAll("\n", "\\n")}`;
   for (const [name, value] of Object.entries(fields)) {
-    if (value !== undefined) line += ` ${name}=${plain(value)}`;
+    if (value !== undefined) line += ` ${name}=${fieldText(plain(name, value))}`;
   }
   return line;
 }
 
-function jsonLine(at: string, level: LogLevel, text: string, fields: Record<string, unknown>) {
-  const plainFields = Object.entries(fields).map(([name, value]) => [
-    name,
-    value instanceof Error ? (value.stack ?? value.message) : value,
-  ]);
-  return JSON.stringify({ at, level, text, ...Object.fromEntries(plainFields) });
+/** True when standard error is the journal's socket (systemd.exec(5), JOURNAL_STREAM). */
+export function isJournal(environment = process.env, fd = 2): boolean {
+  const named = environment.JOURNAL_STREAM;
+  if (named === undefined || named === "") return false;
+  try {
+    const { dev, ino } = fstatSync(fd, { bigint: true });
+    return named === `${dev}:${ino}`;
+  } catch {
+    return false;
+  }
 }
 
 /** A log with the given form. */
@@ -50,13 +90,22 @@ export function makeLog(options: LogOptions): Log {
   const least = logLevels.indexOf(options.level);
   const write = options.write ?? ((line: string) => process.stderr.write(`${line}\n`));
   const now = options.now ?? (() => new Date());
-  return (level, text, fields = {}) => {
+  const journal = options.journal ?? (options.write === undefined && isJournal());
+  return (level, text, given = {}) => {
     if (logLevels.indexOf(level) < least) return;
+    const request = currentRequestId();
+    const fields = request === undefined ? given : { request, ...given };
+    const priority = journal ? `<${priorities[level]}>` : "";
     const at = now().toISOString();
-    write(
+    const line =
       options.format === "json"
-        ? jsonLine(at, level, text, fields)
-        : textLine(at, level, text, fields),
-    );
+        ? jsonText({ at, level, text, ...fields })
+        : textLine(journal ? level.padEnd(5) : `${at} ${level.padEnd(5)}`, text, fields);
+    write(priority + withoutSecrets(line));
   };
+}
+
+/** A log whose entries all carry these values too. */
+export function logWith(log: Log, fields: Fields): Log {
+  return (level, text, more = {}) => log(level, text, { ...fields, ...more });
 }

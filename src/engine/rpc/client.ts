@@ -1,6 +1,7 @@
 /** Typed client of the engine's API: one function per route of the contract. */
 import * as v from "valibot";
 import { fromErrorBody, TrilithError } from "../../errors.ts";
+import { currentRequestId, REQUEST_ID_HEADER } from "../../ops/request-id.ts";
 import { type EngineContract, engineContract } from "./contract.ts";
 import { ErrorBodySchema } from "./fields.ts";
 import type { Contract, Route, RouteInput, RouteResult } from "./route.ts";
@@ -52,6 +53,15 @@ function requestOf(
   return { path: path + search, body: JSON.stringify(body) };
 }
 
+/** The engine's log names the request that a call was made for. */
+function headersOf(body: string | undefined): Record<string, string> {
+  const requestId = currentRequestId();
+  return {
+    ...(body === undefined ? {} : { "content-type": "application/json" }),
+    ...(requestId === undefined ? {} : { [REQUEST_ID_HEADER]: requestId }),
+  };
+}
+
 function unreachable(url: string, error: unknown, signal: AbortSignal | undefined): TrilithError {
   const text = error instanceof Error ? error.message : String(error);
   if (error instanceof DOMException && error.name === "TimeoutError") {
@@ -101,7 +111,8 @@ export function httpClient<C extends Contract>(
       response = await fetch(url, {
         method: route.method,
         signal,
-        ...(body === undefined ? {} : { body, headers: { "content-type": "application/json" } }),
+        headers: headersOf(body),
+        ...(body === undefined ? {} : { body }),
       });
       if (!response.ok) throw await errorOf(url, response);
       text = await response.text();

@@ -7,6 +7,7 @@ import { RPC_BODY_BYTES_MAX } from "../../../../src/engine/rpc/limits.ts";
 import { type Handlers, routes } from "../../../../src/engine/rpc/route.ts";
 import { contractApp } from "../../../../src/engine/rpc.ts";
 import { errorCodes, facesOf, TrilithError } from "../../../../src/errors.ts";
+import { currentRequestId, withRequestId } from "../../../../src/ops/request-id.ts";
 
 const contract = routes({
   echo: {
@@ -48,6 +49,8 @@ const contract = routes({
 });
 
 const logged: string[] = [];
+/** Ids under which entries were logged. */
+const ids: (string | undefined)[] = [];
 let server: ReturnType<typeof Bun.serve>;
 let client: Client<typeof contract>;
 let base = "";
@@ -68,6 +71,7 @@ beforeAll(() => {
   };
   const app = contractApp(contract, handlers, (_level, text, fields) => {
     logged.push(`${text} ${JSON.stringify(fields)}`);
+    ids.push(currentRequestId());
   });
   server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: app.fetch });
   base = `http://127.0.0.1:${server.port}`;
@@ -229,6 +233,23 @@ describe("a request", () => {
   });
 });
 
+describe("the id of a request", () => {
+  test("goes with the client's calls into the log, and no further than the call", async () => {
+    const input = { name: "pool-1" };
+    await withRequestId("outer-1", () => client.remove(input));
+    expect(ids.at(-1)).toBe("outer-1");
+    await client.remove(input);
+    expect(ids.at(-1)).toBeUndefined();
+    expect(logged.at(-1)).toContain('"path":"/v1/things/pool-1","status":204');
+  });
+
+  test("is not taken when it could break a line", async () => {
+    const headers = { "x-request-id": "a b=c" };
+    await fetch(`${base}/v1/things/pool-1`, { method: "DELETE", headers });
+    expect(ids.at(-1)).toBeUndefined();
+  });
+});
+
 describe("an error", () => {
   test("has the HTTP status of its code", async () => {
     for (const code of errorCodes) {
@@ -242,6 +263,6 @@ describe("an error", () => {
     const { status, body } = await send("POST", "/v1/failures/unheard-of");
     expect({ status, kind: body.kind }).toEqual({ status: 500, kind: "Internal" });
     expect(body.details).not.toContain("rpc.test.ts");
-    expect(logged.at(-1)).toContain("rpc.test.ts");
+    expect(logged.slice(-2)[0]).toContain("rpc.test.ts");
   });
 });
