@@ -40,6 +40,8 @@ export const SNAPSHOT_SILENCE_MS = 30_000;
 
 /** How long `trilith join` waits for one answer. */
 export const JOIN_TIMEOUT_MS = 30_000;
+/** Pause between attempts to reach a node that has yet to hear of a new member. */
+export const CONNECT_ATTEMPT_MS = 100;
 /** How often the leader compares raft's members with the table of nodes, besides when that changes. */
 export const KEEP_INTERVAL_MS = 1_000;
 /** One change of raft's members must be through by then; else it is tried again. */
