@@ -49,7 +49,7 @@ export interface RaftNode {
     /** Known to the leader only. */
     readonly matchIndexOf: ReadonlyMap<string, number>;
     /** What was given with each member when it was added. */
-    readonly contextOf: ReadonlyMap<string, string>;
+    readonly contextOf?: ReadonlyMap<string, string>;
   };
   onLeadership(listener: (term: number | null) => void): () => void;
   stop(): Promise<void>;
