@@ -31,7 +31,8 @@ export const WATCH_CALL_MS = 5_000;
 /** Watches that are called at a time; others wait, and several changes become one call. */
 export const WATCH_CALLS_AT_ONCE = 8;
 
-/** Longest validity of a token. More is `InvalidArgument`. */
-export const TOKEN_VALID_MAX_MS = 366 * 24 * 60 * 60_000;
-/** Tokens that are kept; expired ones go first. One more is `ResourceExhausted`. */
-export const TOKENS_MAX = 1_000;
+/**
+ * How long a new leader's first operations wait for news of every node; then they are decided on what is
+ * known. Longer than the deadline of nodes, after which a silent one is Offline.
+ */
+export const FIRST_NEWS_MS = 5_000;

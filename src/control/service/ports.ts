@@ -1,5 +1,6 @@
 /**
- * What the service needs from observer and executor: nothing else of them is known here. Types only.
+ * What the service needs from observer, executor and membership: nothing else of them is known here.
+ * Types only.
  */
 import type { EngineClient } from "../../engine/rpc/client.ts";
 import type { TrilithError } from "../../errors.ts";
@@ -23,8 +24,22 @@ export interface Observation {
 }
 
 export interface Execution {
-  /** Plans again and carries out, this subject (`volume/<uuid>`, ... as in `Work`) first. Never throws. */
-  wake(subject: string): void;
+  /**
+   * Plans again and carries out, this subject (`volume/<uuid>`, ... as in `Work`) first. Never throws.
+   * The request id goes into the log of what is done.
+   */
+  wake(subject: string, requestId?: string): void;
   /** Null: its last work succeeded, or there was none since this node leads. */
   lastFailure(subject: string): StepFailure | null;
+}
+
+export interface Membership {
+  createToken(
+    kind: "join" | "api",
+    validMs: number,
+    note: string,
+  ): Promise<{ id: string; token: string; expiresAtMs: number }>;
+  transferLeadership(toNode: NodeId): Promise<void>;
+  /** Takes a node's raft member and record away; whatever else it had is gone already. */
+  removeMember(nodeId: NodeId): Promise<void>;
 }

@@ -44,7 +44,7 @@ export interface WaitParts {
   readonly state: () => ClusterState;
 }
 
-/** Codes that say that something could not be asked or done just now; others last. */
+/** Codes that may mean "not yet": another step or somebody else may change that. Others last. */
 const passingCodes: ReadonlySet<ErrorCode> = new Set([
   "Unavailable",
   "Timeout",
@@ -53,6 +53,8 @@ const passingCodes: ReadonlySet<ErrorCode> = new Set([
   "InUse",
   "Conflict",
   "ResourceExhausted",
+  "FailedPrecondition",
+  "NotFound",
 ]);
 
 /** Sequence numbers of the failures that were there before, by subject. */
