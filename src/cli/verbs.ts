@@ -17,9 +17,26 @@ export interface Verb {
 
 export const verbs: readonly Verb[] = [
   {
+    name: "apply",
+    summary: "make the cluster be as manifests say",
+    usesApi: true,
+    load: async () => (await import("./apply.ts")).applyCommand,
+  },
+  {
     name: "bench",
     summary: "put load on a block device and measure it",
     load: async () => (await import("./bench.ts")).benchCommand,
+  },
+  {
+    name: "cluster",
+    summary: "show the members, hand over leadership, recover",
+    usesApi: true,
+    load: async () => (await import("./cluster.ts")).clusterCommand,
+  },
+  {
+    name: "completion",
+    summary: "print what makes a shell complete the line",
+    load: async () => (await import("./completion.ts")).completionCommand,
   },
   {
     name: "cordon",
@@ -45,10 +62,22 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./demo.ts")).demoCommand,
   },
   {
+    name: "doctor",
+    summary: "say what this machine lacks, and how to fix it",
+    usesApi: true,
+    load: async () => (await import("./doctor.ts")).doctorCommand,
+  },
+  {
     name: "drain",
     summary: "move away what a node serves",
     usesApi: true,
     load: async () => (await import("./drain.ts")).drainCommand,
+  },
+  {
+    name: "dump",
+    summary: "put what is known of the cluster in a file, for support",
+    usesApi: true,
+    load: async () => (await import("./dump.ts")).dumpCommand,
   },
   {
     name: "engine",
@@ -74,10 +103,32 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./get.ts")).getCommand,
   },
   {
+    name: "init",
+    summary: "make a cluster of this node",
+    load: async () => (await import("./init.ts")).initCommand,
+  },
+  {
+    name: "join",
+    summary: "make this node a member of a cluster",
+    load: async () => (await import("./join.ts")).joinCommand,
+  },
+  {
     name: "label",
     summary: "set and take off labels of nodes and pools",
     usesApi: true,
     load: async () => (await import("./label.ts")).labelVerb,
+  },
+  {
+    name: "move",
+    summary: "move replicas between pools",
+    usesApi: true,
+    load: async () => (await import("./move.ts")).moveCommand,
+  },
+  {
+    name: "node",
+    summary: "remove nodes from the cluster",
+    usesApi: true,
+    load: async () => (await import("./node.ts")).nodeCommand,
   },
   {
     name: "pool",
@@ -89,6 +140,12 @@ export const verbs: readonly Verb[] = [
     summary: "serve a volume to hosts",
     usesApi: true,
     load: async () => (await import("./publish.ts")).publishCommand,
+  },
+  {
+    name: "rebuild",
+    summary: "show rebuilds of volumes",
+    usesApi: true,
+    load: async () => (await import("./move.ts")).rebuildCommand,
   },
   {
     name: "resize",
@@ -125,6 +182,12 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./system-files.ts")).systemFilesCommand,
   },
   {
+    name: "token",
+    summary: "make tokens to join with",
+    usesApi: true,
+    load: async () => (await import("./token.ts")).tokenCommand,
+  },
+  {
     name: "uncordon",
     summary: "let new things onto nodes and pools again",
     usesApi: true,
@@ -137,8 +200,20 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./publish.ts")).unpublishCommand,
   },
   {
+    name: "upgrade",
+    summary: "check whether the cluster is fit for an upgrade",
+    usesApi: true,
+    load: async () => (await import("./upgrade.ts")).upgradeCommand,
+  },
+  {
     name: "version",
     summary: "say which build this is",
     load: async () => (await import("./version.ts")).versionCommand,
+  },
+  {
+    name: "wait",
+    summary: "wait until something is as it should be",
+    usesApi: true,
+    load: async () => (await import("./wait.ts")).waitVerb,
   },
 ];

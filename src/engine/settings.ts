@@ -88,7 +88,7 @@ export function isAnyAddress(address: string): boolean {
 }
 
 /** The first address of this machine that others may reach, else loopback. */
-function reachableAddress(): string {
+export function reachableAddress(): string {
   for (const addresses of Object.values(networkInterfaces())) {
     for (const a of addresses ?? []) if (!a.internal && a.family === "IPv4") return a.address;
   }

@@ -81,6 +81,8 @@ export interface DataDir {
   credentials(): Credentials;
   authority(): KeyAndCertificate;
   setCertificate(certificate: KeyAndCertificate): void;
+  /** The node goes on under another raft id; open the directory again afterwards. */
+  setRaftId(raftId: string): void;
   members(): readonly KnownMember[];
   setMembers(members: readonly KnownMember[]): void;
   recovered(): Recovered | null;
@@ -150,6 +152,9 @@ export function openDataDir(dataDir: string, expected: ExpectedOwner = {}): Data
     setCertificate(certificate) {
       writeFileWhole(paths.nodePem, pemOf(certificate), 0o600);
     },
+    setRaftId(raftId) {
+      writeIdentity(paths.identity, { ...identity, raftId });
+    },
     members: () => (existsSync(paths.members) ? readJson(paths.members, KnownMembers) : []),
     setMembers(members) {
       writeFileWhole(paths.members, `${JSON.stringify(members, null, 2)}\n`, 0o600);
@@ -163,6 +168,10 @@ export function openDataDir(dataDir: string, expected: ExpectedOwner = {}): Data
 
 function pemOf({ keyPem, certPem }: KeyAndCertificate): string {
   return `${keyPem.trimEnd()}\n${certPem.trimEnd()}\n`;
+}
+
+function writeIdentity(path: string, identity: Identity): void {
+  writeFileWhole(path, `${JSON.stringify(identity, null, 2)}\n`, 0o600);
 }
 
 /** `AlreadyExists` when a directory holds a node already, or the store of one. Changes nothing. */
@@ -200,7 +209,6 @@ export function createDataDir(
   writeFileWhole(paths.caKey, authority.keyPem, 0o600);
   writeFileWhole(paths.nodePem, pemOf(certificate), 0o600);
   writeFileWhole(paths.members, `${JSON.stringify(members, null, 2)}\n`, 0o600);
-  const whole: Identity = { version: IDENTITY_VERSION, ...identity };
-  writeFileWhole(paths.identity, `${JSON.stringify(whole, null, 2)}\n`, 0o600);
+  writeIdentity(paths.identity, { version: IDENTITY_VERSION, ...identity });
   return openDataDir(dataDir);
 }

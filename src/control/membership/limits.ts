@@ -48,3 +48,11 @@ export const KEEP_INTERVAL_MS = 1_000;
 export const MEMBER_CHANGE_TIMEOUT_MS = 10_000;
 /** A learner that is at most so many log entries behind becomes a voter. */
 export const LEARNER_LAG_MAX = 100;
+
+/** How long `trilith cluster recover` waits for another member to answer. */
+export const RECOVERY_ASK_MS = 3_000;
+/**
+ * A recovered node goes on with the next multiple of this as its raft id: ids that lost members have
+ * given out lie below.
+ */
+export const RECOVERY_RAFT_ID_STEP = 1_000_000;

@@ -1,0 +1,71 @@
+/** The options of the verbs that make a data directory a node's: `init` and `join`. */
+import { hostname } from "node:os";
+import { type Command, Option } from "commander";
+import { nodeHostNqn } from "../engine/bdev/open.ts";
+import { DATA_DIR_DEFAULT, RPC_PORT_DEFAULT, reachableAddress } from "../engine/settings.ts";
+
+const PEER_PORT_DEFAULT = 10126;
+
+export interface NodeOptions {
+  readonly nodeName?: string;
+  readonly dataDir?: string;
+  readonly address?: string;
+  readonly peerPort?: string;
+  readonly engine?: string;
+}
+
+/** Adds the options of a new node. */
+export function addNodeOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option("--node-name <name>", "name of this node (default: the host name)").env(
+        "TRILITH_NODE_NAME",
+      ),
+    )
+    .addOption(dataDirOption())
+    .addOption(
+      new Option(
+        "--address <address>",
+        "address that other nodes reach this one at (default: found out)",
+      ).env("TRILITH_ADDRESS"),
+    )
+    .addOption(
+      new Option("--peer-port <n>", `port for other nodes (default: ${PEER_PORT_DEFAULT})`).env(
+        "TRILITH_PEER_PORT",
+      ),
+    )
+    .addOption(
+      new Option(
+        "--engine <endpoint>",
+        `where other nodes reach this one's engine (default: the address and ${RPC_PORT_DEFAULT})`,
+      ).env("TRILITH_ENGINE"),
+    );
+}
+
+export function dataDirOption(): Option {
+  return new Option("--data-dir <path>", `what this node keeps (default: ${DATA_DIR_DEFAULT})`).env(
+    "TRILITH_DATA_DIR",
+  );
+}
+
+export function dataDirOf(options: { readonly dataDir?: string }): string {
+  return options.dataDir ?? DATA_DIR_DEFAULT;
+}
+
+function withPort(address: string, port: string | number): string {
+  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+/** The new node that the options describe. */
+export function newNodeOf(options: NodeOptions, nowMs: number) {
+  const nodeId = options.nodeName ?? hostname();
+  const address = options.address ?? reachableAddress();
+  return {
+    dataDir: dataDirOf(options),
+    nodeId,
+    peerEndpoint: withPort(address, options.peerPort ?? PEER_PORT_DEFAULT),
+    engineEndpoint: options.engine ?? withPort(address, RPC_PORT_DEFAULT),
+    hostNqn: nodeHostNqn(nodeId),
+    nowMs,
+  };
+}
