@@ -21,6 +21,7 @@ export class Trouble {
   wanted: string[];
   #nextId: number;
   readonly #size: number;
+  readonly #lost = new Set<string>();
   isOver = false;
   readonly counts = new Map<string, number>();
 
@@ -135,9 +136,8 @@ export class Trouble {
   }
 
   #restart(): void {
-    for (const id of this.wanted) {
-      const member = this.#cluster.members.get(id);
-      if (member === undefined || member.node !== null || member.isRemoved) continue;
+    for (const [id, member] of this.#cluster.members) {
+      if (member.node !== null || member.isRemoved || this.#lost.has(id)) continue;
       if (this.#cluster.random.chance(0.3)) continue;
       this.#count("restart");
       this.#cluster.note(`${id} starts again`);
@@ -182,10 +182,10 @@ export class Trouble {
   #replaceDisk(): void {
     const { random } = this.#cluster;
     // One at a time: a majority of lost disks is a lost cluster.
-    const lost = this.wanted.filter((id) => !this.#isVoter(id));
-    if (lost.length > 0) return;
+    if (!this.#isSettled()) return;
     const old = random.pick(this.wanted);
     this.#cluster.member(old).crash();
+    this.#lost.add(old);
     this.wanted = this.wanted.filter((id) => id !== old);
     const raftId = this.#newMember();
     this.wanted.push(raftId);
@@ -193,9 +193,15 @@ export class Trouble {
     this.#cluster.note(`${old} lost its disk; ${raftId} takes its place`);
   }
 
-  #isVoter(raftId: string): boolean {
-    const members = this.#cluster.running();
-    return members.some((member) => member.node!.status().voters.includes(raftId));
+  /** True when the members are those that are wanted, as far as the leader knows. */
+  #isSettled(): boolean {
+    const status = this.#cluster.leader()?.node?.status();
+    return (
+      status !== undefined &&
+      status.learners.length === 0 &&
+      status.voters.length === this.wanted.length &&
+      this.wanted.every((id) => status.voters.includes(id))
+    );
   }
 
   /** One member more, or one less that goes on running until it learns of it. */
@@ -234,7 +240,7 @@ export class Trouble {
     });
   }
 
-  /** Everything is repaired: who is wanted runs, and can reach everybody. */
+  /** Everything is repaired: who has a disk runs, and can reach everybody. */
   end(): void {
     this.isOver = true;
     this.#cluster.note("everything is repaired");
@@ -243,7 +249,9 @@ export class Trouble {
     for (const member of this.#cluster.members.values()) {
       member.unpause();
       member.db.crashAt = null;
-      if (this.wanted.includes(member.raftId) && member.node === null) member.start(false);
+      // Those to be removed may be needed for it.
+      const isGone = member.isRemoved || this.#lost.has(member.raftId);
+      if (!isGone && member.node === null) member.start(false);
     }
   }
 }

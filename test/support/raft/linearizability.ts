@@ -32,18 +32,7 @@ function step(state: string, operation: RegisterOperation): string | null {
   }
 }
 
-/** An operation that may never have happened matters only when somebody saw its value. */
-function relevant(operations: readonly RegisterOperation[]): RegisterOperation[] {
-  const seen = new Set<string>();
-  for (const { kind, result, from } of operations) {
-    if (kind === "read") seen.add(result as string);
-    if (kind === "cas") seen.add(from!);
-  }
-  return operations.filter(
-    ({ kind, returnAt, value }) =>
-      returnAt !== Number.POSITIVE_INFINITY || (kind !== "read" && seen.has(value!)),
-  );
-}
+const never = Number.POSITIVE_INFINITY;
 
 /**
  * True when the history of one register, which holds "" at first, is linearizable. Throws when that is
@@ -53,12 +42,15 @@ export function isLinearizable(
   history: readonly RegisterOperation[],
   stepsMax = 5_000_000,
 ): boolean {
-  const operations = relevant(history).sort((a, b) => a.callAt - b.callAt);
+  // A read that never returned says nothing. A write that did not may still have been.
+  const operations = history
+    .filter(({ kind, returnAt }) => kind !== "read" || returnAt !== never)
+    .sort((a, b) => a.callAt - b.callAt);
   const count = operations.length;
   const done = new Uint8Array(count);
   const tried = new Set<string>();
   let steps = 0;
-  const mustEnd = operations.filter(({ returnAt }) => returnAt !== Number.POSITIVE_INFINITY).length;
+  const mustEnd = operations.filter(({ returnAt }) => returnAt !== never).length;
 
   /** `low`: everything before it is done. */
   const search = (low: number, state: string, ended: number): boolean => {
@@ -66,16 +58,29 @@ export function isLinearizable(
     if (++steps > stepsMax)
       throw new Error(`no verdict on ${count} operations in ${stepsMax} steps`);
     // The next one must have been called before any that is not done has returned.
-    let firstReturn = Number.POSITIVE_INFINITY;
+    let firstReturn = never;
     for (let at = low; at < count; at++) {
       const operation = operations[at]!;
       if (operation.callAt > firstReturn) break;
       if (done[at] === 0) firstReturn = Math.min(firstReturn, operation.returnAt);
     }
+    // Those that must have been come first: the others are tried where nothing else helps.
+    return (
+      tryAll(low, state, ended, firstReturn, true) || tryAll(low, state, ended, firstReturn, false)
+    );
+  };
+
+  const tryAll = (
+    low: number,
+    state: string,
+    ended: number,
+    firstReturn: number,
+    isEnded: boolean,
+  ): boolean => {
     for (let at = low; at < count; at++) {
       const operation = operations[at]!;
       if (operation.callAt > firstReturn) break;
-      if (done[at] === 1) continue;
+      if (done[at] === 1 || (operation.returnAt !== never) !== isEnded) continue;
       const next = step(state, operation);
       if (next === null) continue;
       done[at] = 1;
@@ -84,7 +89,6 @@ export function isLinearizable(
       const key = `${newLow} ${next} ${setKey(done, newLow)}`;
       if (!tried.has(key)) {
         tried.add(key);
-        const isEnded = operation.returnAt !== Number.POSITIVE_INFINITY;
         if (search(newLow, next, ended + (isEnded ? 1 : 0))) return true;
       }
       done[at] = 0;
