@@ -95,11 +95,18 @@ export async function streamEvents(session: Session, filter: EventFilter): Promi
   const end = new AbortController();
   const release = session.context.onInterrupt?.(() => end.abort());
   try {
-    await followEvents(session.client.options, since, end.signal, (event) => {
-      if (chosen(event, filter, Number.NEGATIVE_INFINITY)) {
-        session.context.print(eventLine(session, event));
-      }
-    });
+    const { context, client } = session;
+    await followEvents(
+      client.options,
+      since,
+      end.signal,
+      (event) => {
+        if (chosen(event, filter, Number.NEGATIVE_INFINITY)) {
+          context.print(eventLine(session, event));
+        }
+      },
+      (after, oldest) => context.printError(`events ${after + 1} to ${oldest - 1} are not kept`),
+    );
   } finally {
     release?.();
   }

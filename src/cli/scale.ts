@@ -11,11 +11,15 @@ export function scaleCommand(context: CliContext): Command {
     .description("Changes the number of a volume's replicas, by one at a time.")
     .addArgument(idArgument("volume"))
     .argument("<replicas>", "number of replicas", countArgument(1, 255))
+    .option("--victim <replica>", "replica that is to go when the number goes down")
     .action(
-      withSession<[string, number], object>(context, async (session, [id, count]) => {
-        const volume = await session.client.setReplicaCount(id, count);
-        printDone(session, volume, `Volume ${id} scaled successfully 🚀`);
-      }),
+      withSession<[string, number], { victim?: string }>(
+        context,
+        async (session, [id, count], options) => {
+          const volume = await session.client.setReplicaCount(id, count, options.victim);
+          printDone(session, volume, `Volume ${id} scaled successfully 🚀`);
+        },
+      ),
     );
   return new Command("scale").description("Scales resources.").addCommand(volume);
 }

@@ -1,8 +1,9 @@
 /** `trilith get volume(s)`, their replicas and rebuilds. */
 import { type Command, Option } from "commander";
+import { TrilithError } from "../../errors.ts";
 import type { CliContext } from "../context.ts";
 import type { Volume } from "../rest/types.ts";
-import { idArgument, printTable, withSession } from "../session.ts";
+import { idArgument, printTable, type Session, withSession } from "../session.ts";
 import {
   hasSource,
   rebuildHeadings,
@@ -29,6 +30,18 @@ function sourceOption(): Option {
 function ofSource(volumes: readonly Volume[], { source }: SourceOption): readonly Volume[] {
   if (source === undefined) return volumes;
   return volumes.filter(({ spec }) => hasSource(spec) === (source === "snapshot"));
+}
+
+/** The rebuilds of a volume, of one that is not published too (which the contract has no answer for). */
+async function historyOf(session: Session, id: string) {
+  try {
+    const value = await session.client.rebuildHistory(id);
+    return { value, records: value.records };
+  } catch (error) {
+    if (!(error instanceof TrilithError) || error.code !== "NotPublished") throw error;
+    const value = await session.client.rebuilds(id);
+    return { value, records: value.history };
+  }
 }
 
 export function addVolumes(get: Command, context: CliContext): void {
@@ -79,8 +92,8 @@ export function addVolumes(get: Command, context: CliContext): void {
     .addArgument(idArgument("volume"))
     .action(
       withSession<[string], object>(context, async (session, [id]) => {
-        const history = await session.client.rebuildHistory(id);
-        printTable(session, history, rebuildHeadings, history.records, (one) => [rebuildRow(one)]);
+        const { value, records } = await historyOf(session, id);
+        printTable(session, value, rebuildHeadings, records, (one) => [rebuildRow(one)]);
       }),
     );
 }

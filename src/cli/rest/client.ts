@@ -113,8 +113,9 @@ export function restClient(options: HttpOptions) {
       call<Volume>("PUT", path`/volumes/${id}/target`, { body }),
     unpublishVolume: (id: string, force: boolean) =>
       call<Volume>("DELETE", path`/volumes/${id}/target`, { query: force ? { force } : {} }),
-    setReplicaCount: (id: string, count: number) =>
-      call<Volume>("PUT", path`/volumes/${id}/replica_count/${count}`),
+    /** `victim`: replica that is to go when the count goes down. */
+    setReplicaCount: (id: string, count: number, victim?: string) =>
+      call<Volume>("PUT", path`/volumes/${id}/replica_count/${count}`, { query: { victim } }),
     setMaxSnapshots: (id: string, count: number) =>
       call<Volume>("PUT", path`/volumes/${id}/property`, { body: { max_snapshots: count } }),
     resizeVolume: (id: string, size: number) =>
@@ -136,8 +137,8 @@ export function restClient(options: HttpOptions) {
     status: () => get<ClusterStatus>("/status"),
     cluster: () => get<Cluster>("/cluster"),
     rebuilds: (id: string) => get<VolumeRebuilds>(path`/volumes/${id}/rebuilds`),
-    moveReplica: (replica: string, pool: string | undefined) =>
-      call<unknown>("POST", path`/replicas/${replica}/move`, {
+    moveReplica: (volume: string, replica: string, pool: string | undefined) =>
+      call<Volume>("POST", path`/volumes/${volume}/replicas/${replica}/move`, {
         body: pool === undefined ? {} : { pool },
       }),
     appNodes: () => all<AppNode>("/app-nodes", {}, APP_NODES_PER_PAGE),

@@ -13,6 +13,8 @@ const PAUSE_MAX_MS = 5_000;
 /** One event of a stream. */
 export interface StreamEvent {
   readonly id: string | undefined;
+  /** `message` when none is named. */
+  readonly type: string;
   readonly data: string;
 }
 
@@ -21,16 +23,19 @@ export function streamParser(emit: (event: StreamEvent) => void): (text: string)
   let rest = "";
   let data: string[] = [];
   let id: string | undefined;
+  let type = "message";
   function line(text: string): void {
     if (text === "") {
-      if (data.length > 0) emit({ id, data: data.join("\n") });
+      if (data.length > 0) emit({ id, type, data: data.join("\n") });
       data = [];
+      type = "message";
       return;
     }
     const colon = text.indexOf(":");
     const field = colon < 0 ? text : text.slice(0, colon);
     const value = colon < 0 ? "" : text.slice(colon + 1).replace(/^ /, "");
     if (field === "data") data.push(value);
+    else if (field === "event") type = value;
     else if (field === "id") id = value;
   }
   return (text) => {
@@ -46,7 +51,8 @@ export function streamParser(emit: (event: StreamEvent) => void): (text: string)
 }
 
 /**
- * Calls `act` with each event after `since` as it happens, until `signal`. Rejects when the server
+ * Calls `act` with each event after `since` as it happens, until `signal`, and `missed` when some
+ * were dropped before they could be sent. Rejects when the server
  * refuses; a connection that breaks is made again.
  */
 export async function followEvents(
@@ -54,6 +60,7 @@ export async function followEvents(
   since: number,
   signal: AbortSignal,
   act: (event: ClusterEvent) => void,
+  missed: (since: number, oldest: number) => void,
 ): Promise<void> {
   const sleep = options.sleep ?? Bun.sleep;
   let last = since;
@@ -69,7 +76,12 @@ export async function followEvents(
         if (response.status !== 503) throw error;
       } else {
         connectedBefore = true;
-        const parse = streamParser(({ data }) => {
+        const parse = streamParser(({ type, data }) => {
+          if (type === "gap") {
+            const gap = JSON.parse(data) as { since: number; oldest: number };
+            missed(gap.since, gap.oldest);
+            return;
+          }
           const event = JSON.parse(data) as ClusterEvent;
           if (event.id <= last) return;
           last = event.id;

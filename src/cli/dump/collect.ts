@@ -1,0 +1,210 @@
+/**
+ * Gathers a support bundle: the cluster by its API, this machine's journal, metrics and fitness.
+ * What cannot be had is noted, and does not stop the rest.
+ */
+import { Glob } from "bun";
+import { DATA_DIR_DEFAULT } from "../../engine/settings.ts";
+import { TrilithError } from "../../errors.ts";
+import { versionLine } from "../../version.ts";
+import { diagnose, nodePorts } from "../doctor/checks.ts";
+import { gatherFacts } from "../doctor/gather.ts";
+import type { ClusterEvent } from "../rest/types.ts";
+import type { Session } from "../session.ts";
+import { redact } from "./redact.ts";
+
+/** Events that are asked for at a time, and at most. */
+const EVENTS_PER_PAGE = 1000;
+const EVENT_PAGES_MAX = 100;
+/** Largest log that is put into a bundle: its end is kept. */
+const LOG_BYTES_MAX = 32 << 20;
+const COMMAND_MS = 60_000;
+const METRICS_URL = "http://127.0.0.1:9502/metrics";
+const METRICS_MS = 5_000;
+
+/** What is wanted: everything, or a kind of things, or one of them. */
+export type Scope =
+  | { readonly kind: "system" }
+  | { readonly kind: "nodes" | "pools" | "volumes"; readonly id?: string };
+
+export interface Bundle {
+  /** Contents by path. */
+  readonly files: Readonly<Record<string, string>>;
+  readonly missing: readonly { readonly what: string; readonly why: string }[];
+}
+
+export interface CollectOptions {
+  /** How far logs go back. */
+  readonly sinceMs: number;
+  readonly logs: boolean;
+  readonly progress: (what: string) => void;
+}
+
+/** A name as part of a path. */
+function fileSafe(name: string): string {
+  return name.replace(/[^A-Za-z0-9._-]/g, "_");
+}
+
+async function allEvents(session: Session): Promise<ClusterEvent[]> {
+  const events: ClusterEvent[] = [];
+  let since = 0;
+  for (let pages = 0; pages < EVENT_PAGES_MAX; pages++) {
+    const page = await session.client.events(since, EVENTS_PER_PAGE);
+    events.push(...page.events);
+    if (page.events.length < EVENTS_PER_PAGE || page.next <= since) break;
+    since = page.next;
+  }
+  return events;
+}
+
+/** What a command prints, its end when it is too long. */
+async function outputOf(command: readonly string[]): Promise<string> {
+  const program = Bun.which(command[0]!);
+  if (program === null) throw new TrilithError("NotFound", `${command[0]} is not installed`);
+  const child = Bun.spawn([program, ...command.slice(1)], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: COMMAND_MS,
+  });
+  const [text, complaint] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ]);
+  if ((await child.exited) !== 0) {
+    throw new TrilithError("Unavailable", complaint.trim().split("\n")[0] ?? "it failed");
+  }
+  return text.length > LOG_BYTES_MAX ? text.slice(-LOG_BYTES_MAX) : text;
+}
+
+async function metrics(): Promise<string> {
+  const response = await fetch(METRICS_URL, { signal: AbortSignal.timeout(METRICS_MS) });
+  if (!response.ok) throw new TrilithError("Unavailable", `it answered ${response.status}`);
+  return await response.text();
+}
+
+async function machine(): Promise<Record<string, string>> {
+  const ports = nodePorts.filter(({ fromOutside }) => fromOutside).map(({ port }) => port);
+  const facts = await gatherFacts(process.env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT, ports);
+  const plain = { ...facts, listeners: Object.fromEntries(facts.listeners) };
+  return {
+    "machine/facts.json": JSON.stringify(plain, null, 2),
+    "machine/doctor.json": JSON.stringify(diagnose(facts, "both"), null, 2),
+  };
+}
+
+/** Sizes of what lies in the data directory: names and lengths, no contents. */
+async function dataFiles(): Promise<string> {
+  const folder = process.env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT;
+  const names = [...new Glob("**/*").scanSync({ cwd: folder, onlyFiles: true })].sort();
+  return names.map((name) => `${Bun.file(`${folder}/${name}`).size}\t${name}`).join("\n");
+}
+
+/** Collects all that belongs to the scope. Rejects only when nothing of the cluster can be had. */
+export async function collect(
+  session: Session,
+  scope: Scope,
+  options: CollectOptions,
+): Promise<Bundle> {
+  const { client } = session;
+  const files: Record<string, string> = {};
+  const missing: { what: string; why: string }[] = [];
+  async function attempt(what: string, make: () => Promise<Record<string, string>>): Promise<void> {
+    options.progress(what);
+    try {
+      Object.assign(files, await make());
+    } catch (error) {
+      missing.push({ what, why: error instanceof Error ? error.message : String(error) });
+    }
+  }
+  const json = (path: string, value: unknown) => ({
+    [path]: JSON.stringify(redact(value), null, 2),
+  });
+  async function listing<T>(
+    what: string,
+    all: () => Promise<readonly T[]>,
+    idOf: (one: T) => string,
+  ) {
+    await attempt(what, async () => {
+      const wanted =
+        "id" in scope && scope.id !== undefined && scope.kind === what ? scope.id : null;
+      const things = (await all()).filter((one) => wanted === null || idOf(one) === wanted);
+      if (wanted !== null && things.length === 0) {
+        throw new TrilithError("NotFound", `there is no ${what.slice(0, -1)} ${wanted}`);
+      }
+      const folder = `topology/${what.slice(0, -1)}`;
+      return Object.assign(
+        {},
+        ...things.map((one) => json(`${folder}/${fileSafe(idOf(one))}-topology.json`, one)),
+      ) as Record<string, string>;
+    });
+  }
+
+  files["about.txt"] = `${versionLine()}\n${new Date(session.now()).toISOString()}\n`;
+  // What a kind of thing stands on belongs to it: volumes on pools, pools on nodes.
+  const kinds = { system: 4, volumes: 3, pools: 2, nodes: 1 } as const;
+  const depth = kinds[scope.kind];
+  await listing(
+    "nodes",
+    () => client.nodes(),
+    ({ id }) => id,
+  );
+  if (depth >= 2)
+    await listing(
+      "pools",
+      () => client.pools(),
+      ({ id }) => id,
+    );
+  if (depth >= 3)
+    await listing(
+      "volumes",
+      () => client.volumes(),
+      ({ spec }) => spec.uuid,
+    );
+  if (depth === 4) {
+    const snapshotId = (one: { definition: { spec: { uuid: string } } }) =>
+      one.definition.spec.uuid;
+    await listing("snapshots", () => client.snapshots({}), snapshotId);
+    for (const what of ["specs", "replicas", "nexuses", "status", "warnings", "plan", "cluster"]) {
+      await attempt(what, async () => json(`cluster/${what}.json`, await client.get(`/${what}`)));
+    }
+    await attempt("hosts", async () => json("cluster/app-nodes.json", await client.appNodes()));
+  }
+  await attempt("events", async () => json("cluster/events.json", await allEvents(session)));
+  if (
+    missing.some(({ what }) => what === "nodes") &&
+    missing.some(({ what }) => what === "events")
+  ) {
+    missing.push({
+      what: "anything of the cluster",
+      why: "see above; this machine's state is there",
+    });
+  }
+  await attempt("metrics of this machine", async () => ({
+    "machine/metrics.txt": await metrics(),
+  }));
+  await attempt("facts about this machine", machine);
+  await attempt("the data directory's files", async () => ({
+    "machine/data-files.txt": await dataFiles(),
+  }));
+  if (options.logs) {
+    const from = `--since=@${Math.floor((session.now() - options.sinceMs) / 1000)}`;
+    for (const unit of ["trilith", "trilith-engine"]) {
+      await attempt(`the log of ${unit}`, async () => ({
+        [`logs/${unit}.log`]: redactLines(
+          await outputOf(["journalctl", "--no-pager", "-o", "short-iso-precise", "-u", unit, from]),
+        ),
+      }));
+    }
+    await attempt("the kernel's log", async () => ({
+      "logs/kernel.log": await outputOf(["journalctl", "--no-pager", "-k", from]),
+    }));
+  }
+  if (missing.length > 0) {
+    files["missing.txt"] = missing.map(({ what, why }) => `${what}: ${why}\n`).join("");
+  }
+  return { files, missing };
+}
+
+function redactLines(text: string): string {
+  return redact(text) as string;
+}
