@@ -1,5 +1,5 @@
 /** Observer, planner, executor and recorder over a real engine process. */
-import { afterEach, expect, test } from "bun:test";
+import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import { Executor } from "../../src/control/executor/executor.ts";
 import { Observer } from "../../src/control/observer/observer.ts";
@@ -18,6 +18,7 @@ import {
   volumeRecord,
 } from "../support/store-records.ts";
 
+setDefaultTimeout(60_000);
 const MIB = 1 << 20;
 const ends: (() => Promise<unknown> | unknown)[] = [];
 

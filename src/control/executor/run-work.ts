@@ -29,14 +29,54 @@ export type Outcome =
 /** The records have changed since the plan was made. */
 class StalePlan extends Error {}
 
+/** What the work has put so far: further puts of these records follow on them. */
+class Written {
+  readonly #revisions = new Map<string, number>();
+
+  rebased(change: Change): Change {
+    if (!("put" in change)) return change;
+    const revision = this.#revisions.get(nameOf(change));
+    if (revision === undefined) return change;
+    return { ...change, put: { ...change.put, revision } } as Change;
+  }
+
+  /** Notes revisions of records that are still as they were put; others have been changed since. */
+  note(changes: readonly Change[], view: StoreView): void {
+    for (const change of changes) {
+      if (!("put" in change)) continue;
+      const record = recordOf(view, change);
+      if (record === undefined) continue;
+      const { revision } = record;
+      if (Bun.deepEquals(record, { ...change.put, revision })) {
+        this.#revisions.set(nameOf(change), revision);
+      }
+    }
+  }
+}
+
+interface WorkContext extends RunContext {
+  readonly written: Written;
+}
+
+function keyOfChange(change: Change): string {
+  return "put" in change ? keyOf(change.table, change.put) : change.remove;
+}
+
+function nameOf(change: Change): string {
+  return `${change.table}/${keyOfChange(change)}`;
+}
+
+function recordOf(view: StoreView, change: Change): { readonly revision: number } | undefined {
+  const table: ReadonlyMap<string, { readonly revision: number }> = view[change.table];
+  return table.get(keyOfChange(change));
+}
+
 /** Revision of the record that a change is about, as it is now; 0: there is none. */
 function revisionNow(
   view: StoreView,
   change: Change,
 ): { readonly now: number; readonly expected: number } {
-  const table = change.table === "tokens" ? view.tokens : view[change.table];
-  const key = "put" in change ? keyOf(change.table, change.put) : change.remove;
-  const now = (table.get(key) as { readonly revision: number } | undefined)?.revision ?? 0;
+  const now = recordOf(view, change)?.revision ?? 0;
   return { now, expected: "put" in change ? change.put.revision : (change.revision ?? now) };
 }
 
@@ -49,24 +89,30 @@ const longMethods: ReadonlySet<EngineMethod> = new Set([
   "shutdownNexus",
 ]);
 
-async function callEngine(client: EngineClient, call: EngineCall, signal: AbortSignal) {
-  const timeoutMs = longMethods.has(call.method) ? LONG_CALL_TIMEOUT_MS : CALL_TIMEOUT_MS;
+async function callEngine(
+  client: EngineClient,
+  { call, timeoutMs: given }: { readonly call: EngineCall; readonly timeoutMs?: number },
+  signal: AbortSignal,
+) {
+  const usual = longMethods.has(call.method) ? LONG_CALL_TIMEOUT_MS : CALL_TIMEOUT_MS;
+  const timeoutMs = given ?? usual;
   const method = client[call.method] as (input: unknown, options: CallOptions) => Promise<unknown>;
   await method(call.input, { signal, timeoutMs });
 }
 
-async function runStep(step: Step, context: RunContext): Promise<void> {
+async function runStep(step: Step, context: WorkContext): Promise<void> {
   const { store, signal } = context;
   if (signal.aborted) throw new TrilithError("Aborted", "this node does not lead any more");
   if (step.kind === "engine") {
     try {
-      await callEngine(context.engine(step.nodeId), step.call, signal);
+      await callEngine(context.engine(step.nodeId), step, signal);
     } catch (error) {
       if (!(error instanceof TrilithError) || !step.doneWhen.includes(error.code)) throw error;
     }
     return;
   }
-  const { changes, events } = step;
+  const { events } = step;
+  const changes = step.changes.map((change) => context.written.rebased(change));
   await store.transact(
     (view) => {
       for (const change of changes) {
@@ -77,6 +123,7 @@ async function runStep(step: Step, context: RunContext): Promise<void> {
     },
     { timeoutMs: TRANSACT_TIMEOUT_MS },
   );
+  context.written.note(changes, store.view());
 }
 
 function fieldsOf(step: Step): Record<string, unknown> {
@@ -84,7 +131,7 @@ function fieldsOf(step: Step): Record<string, unknown> {
   return { store: step.changes.map(({ table }) => table).join(",") };
 }
 
-async function runLogged(subject: string, step: Step, context: RunContext): Promise<Outcome> {
+async function runLogged(subject: string, step: Step, context: WorkContext): Promise<Outcome> {
   const { log, monotonicMs, requestId, signal } = context;
   const startedMs = monotonicMs();
   const fields = { subject, ...fieldsOf(step), reason: step.reason, requestId };
@@ -109,7 +156,8 @@ async function runLogged(subject: string, step: Step, context: RunContext): Prom
 }
 
 /** Runs a work. Never throws. */
-export async function runWork(work: Work, context: RunContext): Promise<Outcome> {
+export async function runWork(work: Work, given: RunContext): Promise<Outcome> {
+  const context: WorkContext = { ...given, written: new Written() };
   let outcome: Outcome = { kind: "done" };
   for (const step of work.steps) {
     outcome = await runLogged(work.subject, step, context);

@@ -25,7 +25,10 @@ export type EngineCall = {
  */
 export type Step =
   | {
-      /** A transaction of the store; refused when a record changed since the state was read. */
+      /**
+       * A transaction of the store; refused when a record changed since the state was read. A record
+       * that an earlier step of the same work has put counts as read after that step.
+       */
       readonly kind: "store";
       readonly changes: readonly Change[];
       readonly events: readonly NewEvent[];
@@ -37,6 +40,8 @@ export type Step =
       readonly call: EngineCall;
       /** Codes of errors that mean it is done already (`NotFound` of a deletion). */
       readonly doneWhen: readonly string[];
+      /** Without answer for so long it has failed. Default: the executor's. */
+      readonly timeoutMs?: number;
       readonly reason: string;
     };
 

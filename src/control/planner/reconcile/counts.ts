@@ -7,8 +7,8 @@
  * leaves its nexus before, and the engine refuses to let the last in-sync child go.
  */
 import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
+import { removalOrder } from "../placement/replica-choice.ts";
 import type { Work } from "../plan.ts";
-import { isNodeCordoned } from "../status.ts";
 import { childOfReplica } from "./children.ts";
 import { newReplica } from "./place.ts";
 import { isDefinite, type Planning } from "./planning.ts";
@@ -113,8 +113,8 @@ function excess(situation: Situation): Work | null {
   const { volume, owned, subject } = situation;
   const victim = owned.find(({ uuid }) => uuid === volume.victimReplica);
   if (victim === undefined) {
-    const chosen = chooseVictim(situation);
-    if (chosen === null) return null;
+    const [chosen] = removalOrder(situation.p.state, volume);
+    if (chosen === undefined) return null;
     const step = store(`it has ${owned.length} replicas of ${volume.replicaCount}`, [
       put("volumes", { ...volume, victimReplica: chosen.uuid }),
       ...owned.map((replica) => unchanged("replicas", replica)),
@@ -126,20 +126,6 @@ function excess(situation: Situation): Work | null {
   // A good copy is kept until all that remain are good.
   if (victim.healthy && !isCovered) return null;
   return discard(situation, victim, "it is one more than wanted");
-}
-
-/** Least is lost with one that lacks data, then with one that is to leave its place, then a remote one. */
-function chooseVictim(situation: Situation): ReplicaRecord | null {
-  const { p, open, owned } = situation;
-  const rank = (replica: ReplicaRecord): number => {
-    const node = p.stored.nodes.get(replica.nodeId);
-    const pool = p.stored.pools.get(replica.poolId);
-    const isLeaving = node === undefined || isNodeCordoned(node) || pool?.cordoned === true;
-    const isLocal = open !== null && open.record.nodeId === replica.nodeId;
-    return (isInUse(situation, replica) ? 8 : 0) + (isLeaving ? 0 : 4) + (isLocal ? 2 : 0);
-  };
-  const sorted = [...owned].sort((a, b) => rank(a) - rank(b) || (a.uuid < b.uuid ? -1 : 1));
-  return sorted[0] ?? null;
 }
 
 function lacking({ p, volume, owned, subject }: Situation): Work | null {

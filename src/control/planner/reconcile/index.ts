@@ -9,11 +9,13 @@
  */
 import type { ClusterState } from "../../cluster-state.ts";
 import type { Plan, Warning, Work } from "../plan.ts";
+import { planGarbage, planOrphan } from "./garbage.ts";
 import { planNexus } from "./nexuses.ts";
 import { planNode } from "./nodes.ts";
 import { type Failures, noFailures, Planning } from "./planning.ts";
 import { planPool } from "./pools.ts";
 import { planReplica } from "./replicas.ts";
+import { planSnapshot } from "./snapshots.ts";
 import { planVolume } from "./volumes.ts";
 
 export { type Failures, noFailures, type SubjectFailure } from "./planning.ts";
@@ -41,11 +43,15 @@ function planOne(p: Planning, subject: string): Work | null {
     }
     case "replica": {
       const replica = stored.replicas.get(key);
-      return replica === undefined ? null : planReplica(p, replica);
+      return replica === undefined ? planOrphan(p, "replica", key) : planReplica(p, replica);
     }
     case "nexus": {
       const nexus = stored.nexuses.get(key);
-      return nexus === undefined ? null : planNexus(p, nexus);
+      return nexus === undefined ? planOrphan(p, "nexus", key) : planNexus(p, nexus);
+    }
+    case "snapshot": {
+      const snapshot = stored.snapshots.get(key);
+      return snapshot === undefined ? null : planSnapshot(p, snapshot);
     }
     case "volume": {
       const volume = stored.volumes.get(key);
@@ -79,6 +85,8 @@ export function plan(state: ClusterState, failures: Failures = noFailures): Plan
   for (const replica of stored.replicas.values()) add(planReplica(p, replica));
   for (const nexus of stored.nexuses.values()) add(planNexus(p, nexus));
   for (const volume of stored.volumes.values()) add(planVolume(p, volume));
+  for (const snapshot of stored.snapshots.values()) add(planSnapshot(p, snapshot));
   for (const node of stored.nodes.values()) add(planNode(p, node));
+  works.push(...planGarbage(p));
   return { works, warnings: p.warnings, wakeAtMs: p.wakeAtMs };
 }

@@ -1,6 +1,7 @@
 /** Nexuses by themselves: former targets that are to be closed, and those made by hand. */
 import type { EngineNexus } from "../../cluster-state.ts";
 import type { NexusRecord } from "../../model.ts";
+import { deviceBytes } from "../capacity.ts";
 import type { Work } from "../plan.ts";
 import type { Planning } from "./planning.ts";
 import { isDefinite } from "./planning.ts";
@@ -66,7 +67,13 @@ function byHand(p: Planning, record: NexusRecord): Work | null {
   }
   const children = recordedChildren(p, record);
   const { epoch, sizeBytes, name } = record;
-  const input = { uuid, epoch, ...(name === "" ? {} : { name }), sizeBytes, children };
+  const input = {
+    uuid,
+    epoch,
+    ...(name === "" ? {} : { name }),
+    sizeBytes: deviceBytes(sizeBytes),
+    children,
+  };
   return work(
     subject,
     engine(nodeId, { method: "createNexus", input }, "it is to be created"),

@@ -1,6 +1,7 @@
 /** One more replica of a volume: where, and its record. */
 import type { PoolId, ReplicaRecord, VolumeRecord } from "../../model.ts";
 import { largestAllocation } from "../capacity.ts";
+import { placementOf, newReplica as replicaRecord } from "../decide/volumes.ts";
 import { describeRejections, placeReplicas } from "../placement/place.ts";
 import type { Change } from "../plan.ts";
 import { derivedUuid } from "./derived-uuid.ts";
@@ -27,41 +28,18 @@ export function newReplica(
   volume: VolumeRecord,
   { staying, notPools = new Set() }: NewReplicaOptions,
 ): NewReplica {
+  const allocated = largestAllocation(p.state, staying);
   const { chosen, rejected } = placeReplicas(p.state, {
-    volumeUuid: volume.uuid,
-    sizeBytes: volume.sizeBytes,
-    thin: volume.thin || volume.asThin,
-    replicaCount: volume.replicaCount,
-    topology: volume.topology,
-    affinityGroup: volume.affinityGroup,
-    count: 1,
-    staying,
-    allocatedBytes: largestAllocation(p.state, staying),
-    commitmentPercent: p.state.settings.volumeCommitmentPercent,
-    onlyPools: null,
+    ...placementOf(p.state, volume, 1, staying, allocated),
     notPools,
   });
   const pool = chosen[0]?.pool;
   if (pool === undefined) {
     return { why: rejected.length === 0 ? "there are no pools" : describeRejections(rejected) };
   }
-  const replica: ReplicaRecord = {
-    revision: 0,
-    // The transaction changes the volume's revision: no other replica is ever given this UUID.
-    uuid: derivedUuid("replica", volume.uuid, volume.revision, pool.id),
-    volumeUuid: volume.uuid,
-    poolId: pool.id,
-    nodeId: pool.nodeId,
-    sizeBytes: volume.sizeBytes,
-    thin: volume.thin || volume.asThin,
-    kind: "Regular",
-    snapshotUuid: null,
-    status: "Creating",
-    healthy: isBlank(volume),
-    faultedAtMs: null,
-    allowedHosts: null,
-    createdAtMs: p.nowMs,
-  };
+  // The transaction changes the volume's revision: no other replica is ever given this UUID.
+  const uuid = derivedUuid("replica", volume.uuid, volume.revision, pool.id);
+  const replica = replicaRecord(p.state, volume, uuid, chosen[0]!, isBlank(volume));
   return { replica, changes: [put("replicas", replica), unchanged("pools", pool)] };
 }
 

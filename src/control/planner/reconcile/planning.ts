@@ -44,6 +44,14 @@ export function isDefinite(failure: SubjectFailure): boolean {
   }
 }
 
+/** `txnId` of a snapshot that nobody has begun to take. */
+const NOT_BEGUN = 1;
+
+/** It is being taken, or was when whoever took it died. */
+export function isBegun(snapshot: SnapshotRecord): boolean {
+  return snapshot.status === "Creating" && snapshot.txnId > NOT_BEGUN;
+}
+
 export class Planning {
   readonly state: ClusterState;
   readonly failures: Failures;

@@ -1,10 +1,11 @@
 /** Single replicas: made, served, grown, destroyed. What becomes of them is decided with their volume. */
 import type { ClusterState } from "../../cluster-state.ts";
 import type { NodeId, ReplicaRecord, Uuid } from "../../model.ts";
+import { deviceBytes } from "../capacity.ts";
 import type { EngineCall, Work } from "../plan.ts";
 import type { Planning } from "./planning.ts";
 import { engine, event, put, remove, store, work } from "./steps.ts";
-import { sameHosts, servedTo } from "./uris.ts";
+import { replicaOfUri, sameHosts, servedTo } from "./uris.ts";
 
 export function planReplica(p: Planning, replica: ReplicaRecord): Work | null {
   switch (replica.status) {
@@ -38,7 +39,7 @@ function creation(p: Planning, replica: ReplicaRecord): EngineCall | null {
   const share = allowedHosts === null ? {} : ({ share: "nvmf", ...hosts } as const);
   return {
     method: "createReplica",
-    input: { uuid, poolName: poolId, sizeBytes, thin, ...owner, ...share },
+    input: { uuid, poolName: poolId, sizeBytes: deviceBytes(sizeBytes), thin, ...owner, ...share },
   };
 }
 
@@ -88,8 +89,9 @@ function created(p: Planning, replica: ReplicaRecord): Work | null {
     const reason = served === null ? "it is to be reached" : "others are to reach it";
     return work(subject, engine(nodeId, call, reason));
   }
-  if (observed.sizeBytes < replica.sizeBytes) {
-    const input = { uuid, sizeBytes: replica.sizeBytes };
+  const sizeBytes = deviceBytes(replica.sizeBytes);
+  if (observed.sizeBytes < sizeBytes) {
+    const input = { uuid, sizeBytes };
     return work(subject, engine(nodeId, { method: "resizeReplica", input }, "it is to grow"));
   }
   return null;
@@ -105,8 +107,23 @@ function deleting(p: Planning, replica: ReplicaRecord): Work | null {
     [event("Replica", "Delete", uuid, nodeId)],
   );
   if (pool === undefined || !p.stored.nodes.has(nodeId)) return work(subject, forget);
-  if (p.pool(pool) === undefined) return null;
+  if (p.pool(pool) === undefined || isUsed(p, replica)) return null;
   return work(subject, destruction(nodeId, uuid, "it is to be deleted"), forget);
+}
+
+/** A nexus of its volume has it, or may have it: that is closed, or gives it up, first. */
+function isUsed(p: Planning, replica: ReplicaRecord): boolean {
+  const nexuses = p.stored.nexusesOfVolume.get(replica.volumeUuid ?? "") ?? [];
+  for (const uuid of nexuses) {
+    const record = p.stored.nexuses.get(uuid);
+    if (record === undefined || p.isGone(record.nodeId)) continue;
+    const node = p.online(record.nodeId);
+    if (node === undefined) return true;
+    const nexus = node.nexuses.get(uuid);
+    if (nexus === undefined || nexus.state === "shutdown") continue;
+    if (nexus.children.some(({ uri }) => replicaOfUri(uri) === replica.uuid)) return true;
+  }
+  return false;
 }
 
 /** Also asked for when it was not seen: a creation whose answer was lost may have come to its end since. */

@@ -7,10 +7,11 @@
  */
 import type { EngineNexus, EngineReplica } from "../../cluster-state.ts";
 import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
+import { deviceBytes } from "../capacity.ts";
 import type { Work } from "../plan.ts";
 import { CHILDREN_MAX } from "./limits.ts";
 import { movedTarget } from "./move.ts";
-import type { Planning } from "./planning.ts";
+import { isBegun, type Planning } from "./planning.ts";
 import { engine, event, put, store, work } from "./steps.ts";
 import { childUri, replicaOfUri, sameHosts, servedTo } from "./uris.ts";
 
@@ -176,7 +177,8 @@ export function readiness(p: Planning, replica: ReplicaRecord, nexus: NexusRecor
   const observed = p.replica(replica);
   if (observed === undefined || !isServing(observed)) return away;
   const isAsWanted =
-    observed.sizeBytes >= nexus.sizeBytes && sameHosts(servedTo(observed), replica.allowedHosts);
+    observed.sizeBytes >= deviceBytes(nexus.sizeBytes) &&
+    sameHosts(servedTo(observed), replica.allowedHosts);
   const uri = childUri(replica, observed, nexus.nodeId);
   if (isAsWanted && uri !== undefined) return { kind: "ready", uri };
   return p.failures.has(`replica/${replica.uuid}`) ? away : soon;
@@ -200,6 +202,8 @@ function isFormerClosing(p: Planning, volume: VolumeRecord, record: NexusRecord)
 function opening(p: Planning, volume: VolumeRecord, record: NexusRecord): Work | "waiting" {
   const subject = `volume/${volume.uuid}`;
   if (isFormerClosing(p, volume, record)) return "waiting";
+  // A snapshot is being taken of replicas that nobody writes to.
+  if (p.snapshotsOf(volume).some(isBegun)) return "waiting";
   const replicas = p.replicasOf(volume).filter(({ status }) => status !== "Deleting");
   const children: { uri: string; healthy: boolean; isLocal: boolean }[] = [];
   let isSoon = false;

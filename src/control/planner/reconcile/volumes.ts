@@ -1,5 +1,6 @@
 /** Volumes: brought into being, kept as wanted, and taken away with all that belongs to them. */
 import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
+import { deviceBytes } from "../capacity.ts";
 import type { Change, Work } from "../plan.ts";
 import { planChildren } from "./children.ts";
 import { planCounts } from "./counts.ts";
@@ -104,10 +105,25 @@ function created(p: Planning, volume: VolumeRecord): Work | null {
     case "waiting":
       return null;
     case "none":
-      return unserved(p, volume) ?? planCounts(p, volume, null);
+      return unserved(p, volume) ?? planCounts(p, volume, null) ?? finished(p, volume);
     case "open":
-      return planChildren(p, volume, target) ?? planCounts(p, volume, target);
+      return (
+        planChildren(p, volume, target) ?? planCounts(p, volume, target) ?? finished(p, volume)
+      );
   }
+}
+
+/** What was under way for people to see has come to its end. */
+function finished(p: Planning, volume: VolumeRecord): Work | null {
+  const { operation } = volume;
+  if (operation === null) return null;
+  if (p.snapshotsOf(volume).some(({ status }) => status !== "Created")) return null;
+  const living = p.replicasOf(volume);
+  if (living.length !== volume.replicaCount) return null;
+  const step = store(`${operation.operation} is done`, [
+    put("volumes", { ...volume, operation: null }),
+  ]);
+  return work(subjectOf(volume), step);
 }
 
 /** Records that lag behind the volume's size. */
@@ -120,7 +136,7 @@ function grown(p: Planning, volume: VolumeRecord): Work | null {
   }
   for (const nexus of p.nexusesOf(volume)) {
     if (nexus.phase !== "Open" || nexus.sizeBytes >= sizeBytes) continue;
-    changes.push(put("nexuses", { ...nexus, sizeBytes }));
+    changes.push(put("nexuses", { ...nexus, sizeBytes: deviceBytes(sizeBytes) }));
   }
   if (changes.length === 0) return null;
   return work(subjectOf(volume), store("the volume has grown", changes));
