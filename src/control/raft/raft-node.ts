@@ -123,6 +123,8 @@ class Member implements RaftNode {
   #life: Life = "running";
   #isTurnDue = false;
   #isInTurn = false;
+  /** Ticks without a leader. */
+  #ticksAlone = 0;
   /** The term that was told to listeners; null when told that we do not lead. */
   #ledTerm: number | null = null;
 
@@ -331,8 +333,26 @@ class Member implements RaftNode {
       this.#proposals.expire(nowMs);
       this.#reads.expire(nowMs);
       if (this.#reads.isUnanswered) this.#raw.readIndex(this.#reads.ask());
+      this.#callOut();
     });
     this.#turn();
+  }
+
+  /**
+   * A voter that hears from no leader asks for votes, and learns that way when it was removed. A learner
+   * has no voice; it gives a sign of life instead, which changes nothing with whoever knows it.
+   */
+  #callOut(): void {
+    const { raftId } = this.#options;
+    const { voters } = this.#log.members.conf;
+    const { raft } = this.#raw;
+    this.#ticksAlone = raft.lead === "" ? this.#ticksAlone + 1 : 0;
+    if (voters.includes(raftId) || this.#ticksAlone < 2 * this.#limits.electionTicks) return;
+    this.#ticksAlone = 0;
+    for (const to of voters) {
+      const type = MessageType.MsgHeartbeatResp;
+      this.#send(new Message({ type, from: raftId, to, term: raft.term }));
+    }
   }
 
   #turnSoon(): void {

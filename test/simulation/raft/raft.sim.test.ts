@@ -71,7 +71,10 @@ function simulate(seed: number): Result {
     cluster.run(TROUBLE_MS);
     trouble.end();
     const isGoneOrKnown = () =>
-      cluster.running().every(({ raftId }) => trouble.wanted.includes(raftId));
+      cluster.running().every(({ raftId, node }) => {
+        // Whom nobody ever spoke to cannot know that it is not wanted any more.
+        return trouble.wanted.includes(raftId) || node!.status().commitIndex === 0;
+      });
     const isWhole = () => cluster.isConverged(trouble.wanted) && isGoneOrKnown();
     cluster.run(REPAIR_MS, isWhole);
     clients.isStopped = true;
