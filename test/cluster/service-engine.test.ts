@@ -1,0 +1,270 @@
+/** The operations of the control plane over three real engines, with store and raft on a file. */
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { randomUUID } from "node:crypto";
+import type { CreateVolumeRequest, RequestContext } from "../../src/control/control.ts";
+import { Executor } from "../../src/control/executor/executor.ts";
+import { Observer } from "../../src/control/observer/observer.ts";
+import { plan } from "../../src/control/planner/reconcile/index.ts";
+import { volumeStatus } from "../../src/control/planner/status.ts";
+import { controlRecorder } from "../../src/control/recorder/recorder.ts";
+import { makeSettingsReader } from "../../src/control/service/settings.ts";
+import { createService, type Service } from "../../src/control/service.ts";
+import { serveRecorder } from "../../src/engine/main/recorder-server.ts";
+import { engineClient } from "../../src/engine/rpc/client.ts";
+import { type ErrorCode, TrilithError } from "../../src/errors.ts";
+import { openOneMember } from "../support/control/one-member.ts";
+import { EngineProcess, endEngines } from "../support/engine-process.ts";
+import { nodeRecord } from "../support/store-records.ts";
+import { tempFolders } from "../support/temp-folder.ts";
+
+const MIB = 1 << 20;
+const makeFolder = tempFolders();
+const ends: (() => Promise<unknown> | unknown)[] = [];
+
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+  await endEngines();
+});
+
+interface Plane {
+  readonly service: Service;
+  readonly executor: Executor;
+  readonly observer: Observer;
+  readonly store: ReturnType<typeof openOneMember>["store"];
+  readonly recorderUrl: string;
+  stop(): Promise<void>;
+}
+
+function controlPlane(folder: string): Plane {
+  const member = openOneMember(folder);
+  const { store } = member;
+  const log = () => {};
+  const nowMs = () => Date.now();
+  const read = makeSettingsReader();
+  const settings = (view: { settings: Parameters<typeof read>[0] }) => read(view.settings);
+  const observer = new Observer({
+    clientOf: (node) => engineClient(`http://${node.engineEndpoint}`),
+    nodeDeadlineMs: () => settings(store.view()).nodeDeadlineMs,
+    log,
+    nowMs,
+  });
+  const executor = new Executor({ store, observer, settings, log, nowMs });
+  const forward = () => Promise.reject(new Error("there is one member only"));
+  const recorder = controlRecorder({ store, forward, nowMs, log });
+  const server = serveRecorder(recorder, { address: "127.0.0.1", port: 0 }, log);
+  executor.start();
+  const refuse = () => Promise.reject(new Error("no membership here"));
+  const service = createService({
+    store,
+    observation: observer,
+    execution: executor,
+    membership: { createToken: refuse, transferLeadership: refuse, removeMember: refuse },
+    plan,
+    log,
+  });
+  let isStopped = false;
+  const stop = async () => {
+    if (isStopped) return;
+    isStopped = true;
+    service.close();
+    await executor.stop();
+    await server.stop();
+    await member.close();
+  };
+  ends.push(stop);
+  return { service, executor, observer, store, recorderUrl: server.url, stop };
+}
+
+let requests = 0;
+function context(extra: Partial<RequestContext> = {}): RequestContext {
+  requests++;
+  return { requestId: `test-${requests}`, ...extra };
+}
+
+async function errorOf(promise: Promise<unknown>): Promise<TrilithError> {
+  try {
+    await promise;
+  } catch (error) {
+    if (error instanceof TrilithError) return error;
+    throw error;
+  }
+  throw new Error("it did not reject");
+}
+
+async function codeOf(promise: Promise<unknown>): Promise<ErrorCode> {
+  return (await errorOf(promise)).code;
+}
+
+function volumeRequest(changes: Partial<CreateVolumeRequest> = {}): CreateVolumeRequest {
+  return {
+    uuid: randomUUID(),
+    sizeBytes: 32 * MIB,
+    replicaCount: 3,
+    thin: true,
+    selfHeal: true,
+    topology: null,
+    labels: {},
+    affinityGroup: null,
+    maxSnapshots: null,
+    ...changes,
+  };
+}
+
+describe("three engines", () => {
+  let plane: Plane;
+  let engines: EngineProcess[];
+  let folder: string;
+
+  beforeEach(async () => {
+    folder = makeFolder();
+    plane = controlPlane(folder);
+    const options = ["--reactors", "1", "--discovery-port", "none", "--nbd-port", "none"];
+    engines = Array.from(
+      { length: 3 },
+      () => new EngineProcess({ options: [...options, "--recorder", plane.recorderUrl] }),
+    );
+    await Promise.all(engines.map((engine) => engine.start()));
+    await plane.store.transact(() => ({
+      changes: engines.map((engine, at) => ({
+        table: "nodes",
+        put: nodeRecord(engine.address, {
+          raftId: String(at + 1),
+          engineEndpoint: new URL(engine.rpcUrl).host,
+          hostNqn: engine.hostNqn,
+        }),
+      })),
+      events: [],
+      value: null,
+    }));
+  });
+
+  const poolOf = (at: number) => ({
+    nodeId: engines[at]!.address,
+    poolId: `pool-${at}`,
+    disks: [engines[at]!.disk()],
+    labels: {},
+    clusterSizeBytes: null,
+    force: false,
+  });
+  const createPools = () =>
+    Promise.all([0, 1, 2].map((at) => plane.service.createPool(poolOf(at), context())));
+
+  test("a volume's life, each operation done when it says so", async () => {
+    const { service } = plane;
+    await createPools();
+    const local = () => service.localState();
+    expect([...local().stored.pools.values()].map(({ status }) => status)).toEqual(
+      Array(3).fill("Created"),
+    );
+
+    const request = volumeRequest();
+    const { uuid } = request;
+    await service.createVolume(request, context());
+    const volume = () => local().stored.volumes.get(uuid)!;
+    expect(volume().status).toBe("Created");
+    expect(volumeStatus(local(), volume())).toBe("Online");
+    for (const engine of engines) expect(await engine.rpc.listReplicas({})).toHaveLength(1);
+    // An equal one is confirmed, another of the same name is not.
+    await service.createVolume(request, context());
+    expect(await codeOf(service.createVolume({ ...request, thin: false }, context()))).toBe(
+      "Conflict",
+    );
+
+    const publication = {
+      uuid,
+      publishContext: {},
+      nodeId: engines[0]!.address,
+      reuseExisting: false,
+      republish: false,
+      frontendNode: null,
+    };
+    await service.publishVolume(publication, context());
+    expect(volumeStatus(local(), volume())).toBe("Online");
+    const [nexus] = await engines[0]!.rpc.listNexuses({});
+    expect(nexus!.deviceUri).toContain(`nqn.2019-05.io.openebs:${uuid}`);
+    expect(nexus!.children).toHaveLength(3);
+
+    await service.setReplicaCount(uuid, 2, null, context());
+    expect(local().stored.replicasOfVolume.get(uuid)!.size).toBe(2);
+    await service.setReplicaCount(uuid, 3, null, context());
+    expect((await engines[0]!.rpc.listNexuses({}))[0]!.children).toHaveLength(3);
+
+    await service.unpublishVolume(uuid, false, context());
+    expect(await engines[0]!.rpc.listNexuses({})).toEqual([]);
+    await service.destroyVolume(uuid, context());
+    for (const engine of engines) expect(await engine.rpc.listReplicas({})).toEqual([]);
+    await service.destroyPool("pool-0", null, notForced, context());
+    expect(await engines[0]!.rpc.listPools({})).toEqual([]);
+    const actions = service
+      .events(0, 1000)
+      .events.map(({ category, action, target }) => [category, action, target].join(" "));
+    expect(actions).toContain(`Volume Create ${uuid}`);
+    expect(actions).toContain(`Volume Delete ${uuid}`);
+    expect(actions).toContain("Pool Delete pool-0");
+  }, 60_000);
+
+  const notForced = { purge: false, acceptVolumeLoss: false, acceptSnapshotLoss: false };
+
+  test("a creation that cannot be carried out says why, and leaves nothing", async () => {
+    const { service } = plane;
+    const missing = { ...poolOf(0), disks: ["/dev/disk/by-id/that-is-not-there"] };
+    const refused = await errorOf(service.createPool(missing, context()));
+    expect(refused.message).toContain("creation of pool pool-0 failed");
+    expect(refused.code).not.toBe("Timeout");
+    expect(service.localState().stored.pools.size).toBe(0);
+    await service.createPool(poolOf(0), context());
+
+    const tooMany = await errorOf(service.createVolume(volumeRequest(), context()));
+    expect(tooMany.code).toBe("ResourceExhausted");
+    expect(service.localState().stored.volumes.size).toBe(0);
+  }, 60_000);
+
+  test("a request that is repeated with its key is carried out once, over a restart too", async () => {
+    const { service } = plane;
+    await createPools();
+    const request = volumeRequest({ replicaCount: 1 });
+    const idempotencyKey = randomUUID();
+    await service.createVolume(request, context({ idempotencyKey }));
+    await service.createVolume(request, context({ idempotencyKey }));
+    const other = service.createVolume(volumeRequest(), context({ idempotencyKey }));
+    expect(await codeOf(other)).toBe("InvalidArgument");
+
+    const labelKey = randomUUID();
+    const label = (target: Service) =>
+      target.labelNode(
+        engines[0]!.address,
+        "zone",
+        "a",
+        false,
+        context({ idempotencyKey: labelKey }),
+      );
+    await label(service);
+    await plane.stop();
+    const next = controlPlane(folder);
+    await label(next.service);
+    const again = next.service.labelNode(engines[0]!.address, "zone", "a", false, context());
+    expect(await codeOf(again)).toBe("AlreadyExists");
+    expect(next.service.localState().stored.volumes.get(request.uuid)!.status).toBe("Created");
+    await next.service.destroyVolume(request.uuid, context());
+  }, 60_000);
+
+  test("many volumes at once are all there, in the pools they were counted for", async () => {
+    const { service } = plane;
+    await createPools();
+    const wanted = Array.from({ length: 12 }, () => volumeRequest({ replicaCount: 2 }));
+    await Promise.all(wanted.map((request) => service.createVolume(request, context())));
+    const { stored } = service.localState();
+    for (const { uuid } of wanted) {
+      expect(stored.volumes.get(uuid)!.status).toBe("Created");
+      const nodes = [...stored.replicasOfVolume.get(uuid)!].map(
+        (replica) => stored.replicas.get(replica)!.nodeId,
+      );
+      expect(new Set(nodes).size).toBe(2);
+    }
+    const counted = await Promise.all(engines.map((engine) => engine.rpc.listReplicas({})));
+    expect(counted.flat()).toHaveLength(24);
+    await Promise.all(wanted.map(({ uuid }) => service.destroyVolume(uuid, context())));
+    const left = await Promise.all(engines.map((engine) => engine.rpc.listReplicas({})));
+    expect(left.flat()).toEqual([]);
+  }, 60_000);
+});
