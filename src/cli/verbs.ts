@@ -131,6 +131,11 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./node.ts")).nodeCommand,
   },
   {
+    name: "openapi",
+    summary: "print the OpenAPI document of the HTTP API",
+    load: async () => (await import("./openapi.ts")).openapiCommand,
+  },
+  {
     name: "pool",
     summary: "look at pools on this machine's disks",
     load: async () => (await import("./pool.ts")).poolCommand,

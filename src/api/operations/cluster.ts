@@ -1,0 +1,161 @@
+/** What concerns the cluster as a whole: specs, events, membership, plan, warnings, status. */
+import * as v from "valibot";
+import type { Control } from "../../control/control.ts";
+import { nodeStatus } from "../../control/planner/status.ts";
+import { TrilithError } from "../../errors.ts";
+import { eventStream, eventsPage } from "../events.ts";
+import {
+  EVENTS_PAGE_DEFAULT,
+  EVENTS_PAGE_MAX,
+  TOKEN_VALID_SECONDS_DEFAULT,
+  TOKEN_VALID_SECONDS_MAX,
+} from "../limits.ts";
+import { contractOperation, ownOperation } from "../operation.ts";
+import { nodeOf } from "../records.ts";
+import { renderCluster, renderPlan, renderSpecs, renderStatus } from "../render/cluster.ts";
+import { timeText } from "../render/time.ts";
+import {
+  Cluster,
+  Events,
+  NewToken,
+  NewTokenBody,
+  PlanView,
+  Specs,
+  Status,
+  TransferBody,
+  Warning,
+} from "../schemas/cluster.ts";
+import { queryCount } from "../schemas/fields.ts";
+
+const EVENT_ID_MAX = 999_999_999_999_999;
+
+const views = [
+  contractOperation({
+    id: "get_specs",
+    method: "get",
+    path: "/specs",
+    tag: "Specs",
+    summary: "What the store holds of pools, replicas, nexuses and volumes",
+    result: Specs,
+    handle: async (_request, scope) => renderSpecs(await scope.state()),
+  }),
+  ownOperation({
+    id: "get_status",
+    method: "get",
+    path: "/status",
+    tag: "Cluster",
+    summary: "The cluster on one screen: nodes, pools, volumes, rebuilds, warnings",
+    result: Status,
+    handle: async (_request, scope) => {
+      const state = await scope.state();
+      const { warnings } = await planOrNothing(scope.control);
+      return renderStatus(state, renderCluster(scope.control), warnings);
+    },
+  }),
+  ownOperation({
+    id: "get_warnings",
+    method: "get",
+    path: "/warnings",
+    tag: "Cluster",
+    summary: "What needs an operator's attention, and what to do about it",
+    result: v.array(Warning),
+    handle: async (_request, scope) => [...(await scope.control.plan()).warnings],
+  }),
+  ownOperation({
+    id: "get_plan",
+    method: "get",
+    path: "/plan",
+    tag: "Cluster",
+    summary: "What the cluster would do next, and why",
+    result: PlanView,
+    handle: async (_request, scope) => renderPlan(await scope.control.plan()),
+  }),
+  ownOperation({
+    id: "get_events",
+    method: "get",
+    path: "/events",
+    tag: "Events",
+    summary: "What happened: a page of it, or a stream with `Accept: text/event-stream`",
+    description:
+      "A stream begins after `since` (or the header `Last-Event-ID`, with which browsers go on by " +
+      "themselves) and never ends. Left out, a stream begins now, and a page with the oldest kept. " +
+      "An event `gap` says that events were dropped before they could be sent.",
+    query: v.strictObject({
+      since: v.optional(queryCount(EVENT_ID_MAX)),
+      limit: v.optional(queryCount(EVENTS_PAGE_MAX, 1), String(EVENTS_PAGE_DEFAULT)),
+    }),
+    result: Events,
+    alsoMedia: "text/event-stream",
+    served: "here",
+    handle: async ({ query }, { control, request }) => {
+      const wantsStream = (request.headers.get("accept") ?? "").includes("text/event-stream");
+      if (wantsStream) return eventStream(control, request, query.since);
+      return eventsPage(control, query.since ?? 0, query.limit);
+    },
+  }),
+];
+
+/** Without a leader there is no plan, and a status is wanted all the same. */
+async function planOrNothing(control: Control) {
+  try {
+    return await control.plan();
+  } catch (error) {
+    if (error instanceof TrilithError && error.code === "Unavailable") return { warnings: [] };
+    throw error;
+  }
+}
+
+const membership = [
+  ownOperation({
+    id: "get_cluster",
+    method: "get",
+    path: "/cluster",
+    tag: "Cluster",
+    summary: "Members of the cluster and state of its store, as the node that is asked sees them",
+    result: Cluster,
+    served: "here",
+    handle: async (_request, scope) => renderCluster(scope.control),
+  }),
+  ownOperation({
+    id: "post_cluster_token",
+    method: "post",
+    path: "/cluster/tokens",
+    tag: "Cluster",
+    summary: "Makes a token: for a node to join with, or for a client of this interface",
+    body: NewTokenBody,
+    bodyOptional: true,
+    result: NewToken,
+    status: 201,
+    handle: async ({ body }, { control, context }) => {
+      const seconds = body.validSeconds ?? TOKEN_VALID_SECONDS_DEFAULT;
+      if (seconds > TOKEN_VALID_SECONDS_MAX) {
+        throw new TrilithError(
+          "InvalidArgument",
+          `a token is valid for at most ${TOKEN_VALID_SECONDS_MAX} s`,
+        );
+      }
+      const made = await control.createToken(body.kind, seconds * 1000, body.note, context);
+      return { id: made.id, token: made.token, expiresAt: timeText(made.expiresAtMs) };
+    },
+  }),
+  ownOperation({
+    id: "put_cluster_leader",
+    method: "put",
+    path: "/cluster/leader",
+    tag: "Cluster",
+    summary: "Hands leadership to another node",
+    body: TransferBody,
+    result: Cluster,
+    handle: async ({ body }, { control, context, state }) => {
+      const now = await state();
+      nodeOf(now, body.node);
+      if (nodeStatus(now, body.node) === "Offline") {
+        throw new TrilithError("FailedPrecondition", `node ${body.node} is offline`);
+      }
+      await control.transferLeadership(body.node, context);
+      return renderCluster(control);
+    },
+  }),
+];
+
+export const clusterOperations = [...views, ...membership];

@@ -1,0 +1,34 @@
+/** Parameters that several operations share. */
+import * as v from "valibot";
+import type { FrontendNode } from "../../control/model.ts";
+import { AnyName, Uuid } from "../schemas/fields.ts";
+
+export const idParams = v.object({ id: AnyName });
+export const nodeParams = v.object({ node_id: AnyName });
+export const poolParams = v.object({ pool_id: AnyName });
+export const nodePoolParams = v.object({ node_id: AnyName, pool_id: AnyName });
+export const nexusParams = v.object({ nexus_id: Uuid });
+export const nodeNexusParams = v.object({ node_id: AnyName, nexus_id: Uuid });
+export const volumeParams = v.object({ volume_id: Uuid });
+export const snapshotParams = v.object({ snapshot_id: Uuid });
+
+/** NQN of a host that is known by its name only (mayastor.md 4.1). */
+const HOST_NQN_PREFIX = "nqn.2019-05.io.openebs:node-name:";
+
+/** A host as requests name it: by its name, or by its NQN. */
+export function frontendNode(name: string): FrontendNode {
+  return { name, nqn: name.startsWith("nqn.") ? name : `${HOST_NQN_PREFIX}${name}` };
+}
+
+/** What forced removal is asked with, from a body that may be left out. */
+export function forcedRemoval(body: {
+  readonly purge: boolean;
+  readonly accept_volume_loss: boolean;
+  readonly accept_snapshot_loss: boolean;
+}) {
+  return {
+    purge: body.purge,
+    acceptVolumeLoss: body.accept_volume_loss,
+    acceptSnapshotLoss: body.accept_snapshot_loss,
+  };
+}

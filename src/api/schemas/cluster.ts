@@ -1,0 +1,210 @@
+/**
+ * Shapes of errors, watches and the whole store (mayastor.md 1.2), and of what is ours beside the
+ * contract: events, cluster membership, plan, warnings, status, impact of a removal.
+ */
+import * as v from "valibot";
+import { Bytes, Count, Name, SpecStatus, Text, Time, Uuid } from "./fields.ts";
+import { NexusSpec, RunningRebuild } from "./nexuses.ts";
+import { NodeStatus } from "./nodes.ts";
+import { PoolSpec, PoolStatus, ReplicaSpec } from "./pools.ts";
+import { VolumeSpec, VolumeStatus } from "./volumes.ts";
+
+/** Kinds of errors as clients know them (mayastor.md 1.3). */
+export const errorKinds = [
+  "Timeout",
+  "Deserialize",
+  "Internal",
+  "InvalidArgument",
+  "DeadlineExceeded",
+  "NotFound",
+  "AlreadyExists",
+  "PermissionDenied",
+  "ResourceExhausted",
+  "FailedPrecondition",
+  "NotShared",
+  "NotPublished",
+  "AlreadyPublished",
+  "AlreadyShared",
+  "Aborted",
+  "OutOfRange",
+  "Unimplemented",
+  "Unavailable",
+  "Unauthenticated",
+  "Unauthorized",
+  "Conflict",
+  "FailedPersist",
+  "Deleting",
+  "InUse",
+  "CapacityLimitExceeded",
+  "NotAcceptable",
+] as const;
+export type ErrorKind = (typeof errorKinds)[number];
+
+export const RestJsonError = v.object({
+  /** More about it; may be empty. */
+  details: v.string(),
+  /** What happened. */
+  message: v.string(),
+  kind: v.picklist(errorKinds),
+  /** What to do about it; may be empty. Ours. */
+  remedy: v.optional(v.string()),
+});
+export type RestJsonError = v.InferOutput<typeof RestJsonError>;
+
+/** `resource`: id of what is watched. */
+export const RestWatch = v.object({ callback: v.string(), resource: v.string() });
+export const Specs = v.object({
+  nexuses: v.array(NexusSpec),
+  pools: v.array(PoolSpec),
+  replicas: v.array(ReplicaSpec),
+  volumes: v.array(VolumeSpec),
+});
+export const JsonGeneric = v.looseObject({});
+
+/** Something that happened. Ids rise by one from event to event, the same on every node. */
+export const Event = v.object({
+  id: Bytes,
+  at: Time,
+  category: v.string(),
+  action: v.string(),
+  target: v.string(),
+  node: v.optional(v.string()),
+  component: v.string(),
+  message: v.string(),
+});
+export const Events = v.object({
+  events: v.array(Event),
+  /** To be given as `since` next time. */
+  next: Bytes,
+  /** The oldest that is kept: events between `since` and it are gone. */
+  oldest: Bytes,
+});
+
+export const Member = v.object({
+  node: v.string(),
+  raftId: v.string(),
+  voter: v.boolean(),
+  leader: v.boolean(),
+  /** Highest log index that it is known to hold; known to the leader only. */
+  matchIndex: v.optional(Bytes),
+});
+export const Raft = v.object({
+  raftId: v.string(),
+  role: v.picklist(["leader", "follower", "candidate", "learner"]),
+  term: Bytes,
+  /** Raft id of the leader. */
+  leader: v.optional(v.string()),
+  commitIndex: Bytes,
+  appliedIndex: Bytes,
+  firstIndex: Bytes,
+});
+/** The cluster as the node that answers sees it. */
+export const Cluster = v.object({
+  /** Name of the leader's node; absent: there is none. */
+  leader: v.optional(v.string()),
+  members: v.array(Member),
+  raft: Raft,
+});
+export const NewTokenBody = v.strictObject({
+  kind: v.optional(v.picklist(["join", "api"]), "join"),
+  validSeconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))),
+  note: v.optional(Text, ""),
+});
+/** `token` is shown once: only a digest of it is stored. */
+export const NewToken = v.object({ id: v.string(), token: v.string(), expiresAt: Time });
+export const TransferBody = v.strictObject({ node: Name });
+
+export const Warning = v.object({
+  severity: v.picklist(["info", "warning", "critical"]),
+  /** `volume/<uuid>`, `pool/<id>`, `node/<id>`, ... */
+  subject: v.string(),
+  message: v.string(),
+  /** The command that fixes it, or what to do. */
+  remedy: v.string(),
+});
+/** What the planner would do now, and why. */
+export const PlanStep = v.object({
+  kind: v.picklist(["store", "engine"]),
+  reason: v.string(),
+  /** Node and method of a call of an engine. */
+  node: v.optional(v.string()),
+  method: v.optional(v.string()),
+  /** Records that a transaction puts or removes: `put volumes/<uuid>`. */
+  changes: v.optional(v.array(v.string())),
+});
+export const PlanView = v.object({
+  works: v.array(v.object({ subject: v.string(), steps: v.array(PlanStep) })),
+  warnings: v.array(Warning),
+  wakeAt: v.optional(Time),
+});
+
+export const RemovalImpact = v.object({
+  volumesLost: v.array(Uuid),
+  volumesDegraded: v.array(Uuid),
+  snapshotsLost: v.array(Uuid),
+  replicasLost: v.array(Uuid),
+});
+
+/** What a one-screen status needs. */
+export const Status = v.object({
+  at: Time,
+  cluster: Cluster,
+  nodes: v.array(
+    v.object({
+      id: v.string(),
+      status: NodeStatus,
+      version: v.string(),
+      cordoned: v.boolean(),
+      drain: v.picklist(["none", "draining", "drained"]),
+      pools: Count,
+      replicas: Count,
+      targets: Count,
+    }),
+  ),
+  pools: v.array(
+    v.object({
+      id: v.string(),
+      node: v.string(),
+      status: PoolStatus,
+      capacity: Bytes,
+      used: Bytes,
+      committed: Bytes,
+      cordoned: v.boolean(),
+      replicas: Count,
+    }),
+  ),
+  volumes: v.object({
+    total: Count,
+    byStatus: v.record(VolumeStatus, Count),
+    published: Count,
+    sizeBytes: Bytes,
+    /** Volumes that are not well, as many as fit. */
+    attention: v.array(
+      v.object({
+        uuid: Uuid,
+        status: VolumeStatus,
+        spec: SpecStatus,
+        replicas: Count,
+        replicasWanted: Count,
+        node: v.optional(v.string()),
+      }),
+    ),
+  }),
+  snapshots: Count,
+  rebuilds: v.object({
+    total: Count,
+    running: v.array(v.object({ volume: Uuid, node: v.string(), rebuild: RunningRebuild })),
+  }),
+  warnings: v.array(Warning),
+});
+
+export const MoveReplicaBody = v.strictObject({
+  /** Where to; left out: a good pool is chosen. */
+  pool: v.optional(Name),
+});
+export const NewSnapshotBody = v.strictObject({ uuid: v.optional(Uuid) });
+export const Health = v.object({
+  status: v.picklist(["ok", "not ready"]),
+  /** What is missing; empty when nothing is. */
+  reasons: v.array(v.string()),
+});
