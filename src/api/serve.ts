@@ -14,39 +14,30 @@ import { BODY_BYTES_MAX } from "./limits.ts";
 /** Port of the API as Mayastor's clients know it. */
 export const API_PORT = 8081;
 
-/** Certificate and key of this node, in PEM. */
-export interface TlsCredentials {
-  readonly certPem: string;
-  readonly keyPem: string;
+/** Certificate and key, in PEM. */
+export interface TlsFiles {
+  readonly cert: string;
+  readonly key: string;
 }
 
-export interface Endpoint {
-  readonly address: string;
-  /** 0 takes a free one. */
-  readonly port: number;
-}
-
-/** Where to listen. */
-export interface ApiListeners {
+export type Listen =
   /** Path of a unix socket; only its owner may open it. */
-  readonly unix?: string;
-  /** Addresses of the loopback, without TLS. Others are refused. */
-  readonly loopback?: readonly Endpoint[];
-  /** Addresses with TLS, whose clients need a bearer token. */
-  readonly tls?: readonly Endpoint[];
-}
+  | { readonly kind: "unix"; readonly path: string }
+  | {
+      readonly kind: "tcp";
+      readonly address: string;
+      /** 0 takes a free one. */
+      readonly port: number;
+      /** Has to be there for any address that is not of the loopback; clients need a token then. */
+      readonly tls?: TlsFiles;
+    };
+type ListenTcp = Extract<Listen, { kind: "tcp" }>;
 
-export interface ServeApiOptions extends ApiListeners {
-  readonly log: Log;
-  /** Has to be there for `tls`. Read at the start, and again by `renewed`. */
-  readonly credentials?: () => TlsCredentials;
-}
-
-export interface ApiServers {
-  /** Where it listens: `unix:/run/...`, `http://127.0.0.1:8081`, `https://...`. */
+export interface ServedApi {
+  /** Where it listens, in the order that was given: `http://127.0.0.1:8081`, `unix:/run/...`. */
   readonly urls: readonly string[];
-  /** The certificate is another one now: new connections get it, those that are open go on. */
-  renewed(): void;
+  /** From now on new connections get this certificate; those that are open go on. */
+  renew(tls: TlsFiles): void;
   /** Takes nothing new, and ends what is open (event streams with it). */
   stop(): Promise<void>;
 }
@@ -60,7 +51,7 @@ const BODY_SLACK_BYTES = 64 * 1024;
 
 interface Served {
   readonly url: string;
-  readonly renewed: () => void;
+  readonly renew: (tls: TlsFiles) => void;
   readonly stop: () => Promise<void>;
 }
 
@@ -111,7 +102,7 @@ async function serveUnix(api: Api, path: string): Promise<Served> {
       await server.stop(true);
       rmSync(path, { force: true });
     };
-    return { url: `unix:${path}`, renewed: () => {}, stop };
+    return { url: `unix:${path}`, renew: () => {}, stop };
   } catch (error) {
     throw inUse(path, error);
   } finally {
@@ -119,24 +110,20 @@ async function serveUnix(api: Api, path: string): Promise<Served> {
   }
 }
 
-function hostText({ address }: Endpoint): string {
+function hostText({ address }: ListenTcp): string {
   return address.includes(":") ? `[${address}]` : address;
 }
 
-function serveTcp(
-  at: Endpoint,
-  fetch: (request: Request) => Response | Promise<Response>,
-  tls?: TlsCredentials,
-) {
+type Fetch = (request: Request) => Response | Promise<Response>;
+
+function bind(at: ListenTcp, fetch: Fetch, tls?: TlsFiles) {
   try {
     return Bun.serve({
       hostname: at.address,
       port: at.port,
       idleTimeout: 0,
       maxRequestBodySize: BODY_BYTES_MAX + BODY_SLACK_BYTES,
-      ...(tls === undefined
-        ? {}
-        : { reusePort: true, tls: { cert: tls.certPem, key: tls.keyPem } }),
+      ...(tls === undefined ? {} : { reusePort: true, tls: { cert: tls.cert, key: tls.key } }),
       fetch,
     });
   } catch (error) {
@@ -144,37 +131,19 @@ function serveTcp(
   }
 }
 
-function serveLoopback(api: Api, at: Endpoint): Served {
-  if (!isLoopback(at.address)) {
-    throw new TrilithError(
-      "InvalidArgument",
-      `the API is not served on ${at.address} without TLS`,
-      "listen on 127.0.0.1, or with TLS",
-    );
-  }
-  const fetch = fetchWith(api, { requiresToken: false, requiresAddressAsHost: true });
-  const server = serveTcp(at, fetch);
-  return {
-    url: `http://${hostText(at)}:${server.port}`,
-    renewed: () => {},
-    stop: () => server.stop(true),
-  };
-}
-
-function serveTls(api: Api, at: Endpoint, credentials: () => TlsCredentials): Served {
-  const fetch = fetchWith(api, { requiresToken: true, requiresAddressAsHost: false });
+function serveTls(at: ListenTcp, fetch: Fetch, tls: TlsFiles): Served {
   // Sharing a port is for our own next server: somebody else's has to be noticed first.
-  if (at.port !== 0) void serveTcp(at, fetch).stop(true);
-  let server = serveTcp(at, fetch, credentials());
+  if (at.port !== 0) void bind(at, fetch).stop(true);
+  let server = bind(at, fetch, tls);
   const port = server.port!;
   /** Servers of former certificates, some of whose connections may be open. */
-  const former = new Set<ReturnType<typeof serveTcp>>();
+  const former = new Set<ReturnType<typeof bind>>();
   return {
     url: `https://${hostText(at)}:${port}`,
-    renewed() {
+    renew(next) {
       const old = server;
       // Both have the port for a moment: nobody is refused.
-      server = serveTcp({ ...at, port }, fetch, credentials());
+      server = bind({ ...at, port }, fetch, next);
       former.add(old);
       void old.stop(false).finally(() => former.delete(old));
     },
@@ -184,24 +153,38 @@ function serveTls(api: Api, at: Endpoint, credentials: () => TlsCredentials): Se
   };
 }
 
+function serveTcp(api: Api, at: ListenTcp): Served {
+  const loopback = isLoopback(at.address);
+  const admission = { requiresToken: !loopback, requiresAddressAsHost: loopback };
+  const fetch = fetchWith(api, admission);
+  if (at.tls !== undefined) return serveTls(at, fetch, at.tls);
+  if (!loopback) {
+    throw new TrilithError(
+      "InvalidArgument",
+      `the API is not served on ${at.address} without TLS`,
+      "listen on 127.0.0.1, or give a certificate and a key",
+    );
+  }
+  const server = bind(at, fetch);
+  return {
+    url: `http://${hostText(at)}:${server.port}`,
+    renew: () => {},
+    stop: () => server.stop(true),
+  };
+}
+
 /**
  * Serves the API. `InvalidArgument` for an address that needs TLS and has none, `InUse` when an
  * address is taken; nothing stays open then.
  */
-export async function serveApi(api: Api, options: ServeApiOptions): Promise<ApiServers> {
-  const { unix, loopback = [], tls = [], credentials, log } = options;
+export async function serveApi(api: Api, listens: readonly Listen[], log: Log): Promise<ServedApi> {
   const served: Served[] = [];
   const stop = async (): Promise<void> => {
     await Promise.all(served.splice(0).map((one) => one.stop()));
   };
   try {
-    if (unix !== undefined) served.push(await serveUnix(api, unix));
-    for (const at of loopback) served.push(serveLoopback(api, at));
-    for (const at of tls) {
-      if (credentials === undefined) {
-        throw new TrilithError("InvalidArgument", `there is no certificate for ${at.address}`);
-      }
-      served.push(serveTls(api, at, credentials));
+    for (const at of listens) {
+      served.push(at.kind === "unix" ? await serveUnix(api, at.path) : serveTcp(api, at));
     }
   } catch (error) {
     await stop();
@@ -209,8 +192,8 @@ export async function serveApi(api: Api, options: ServeApiOptions): Promise<ApiS
   }
   const urls = served.map(({ url }) => url);
   log("info", "API is served", { urls });
-  const renewed = () => {
-    for (const one of served) one.renewed();
+  const renew = (tls: TlsFiles) => {
+    for (const one of served) one.renew(tls);
   };
-  return { urls, renewed, stop };
+  return { urls, renew, stop };
 }
