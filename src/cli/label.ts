@@ -4,16 +4,13 @@ import type { CliContext } from "./context.ts";
 import { type LabelChange, parseLabelChange } from "./labels.ts";
 import type { Labels, Node, Pool } from "./rest/types.ts";
 import { idArgument, printDone, type Session, withSession } from "./session.ts";
-
-/** Label that an operator puts on its pools: of no interest to people. */
-const CREATED_BY = "openebs.io/created-by";
+import { shownLabels } from "./tables.ts";
 
 /** Labels as the text that scripts match: `{"rack": "1", "zone": "a"}`. */
 export function labelsAsText(labels: Labels | null | undefined): string {
-  const shown = Object.entries(labels ?? {})
-    .filter(([key]) => key !== CREATED_BY)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([key, value]) => `${JSON.stringify(key)}: ${JSON.stringify(value)}`);
+  const shown = shownLabels(labels).map(
+    ([key, value]) => `${JSON.stringify(key)}: ${JSON.stringify(value)}`,
+  );
   return `{${shown.join(", ")}}`;
 }
 

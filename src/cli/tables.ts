@@ -21,9 +21,18 @@ function sizeCell(bytes: number | null | undefined): string | undefined {
   return bytes === null || bytes === undefined ? undefined : humanSize(bytes);
 }
 
-export function labelsText(labels: Labels | null | undefined): string {
+/** Label that an operator puts on its pools: of no interest to people. */
+const CREATED_BY = "openebs.io/created-by";
+
+/** Labels that people put there, sorted by key. */
+export function shownLabels(labels: Labels | null | undefined): [key: string, value: string][] {
   return Object.entries(labels ?? {})
-    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .filter(([key]) => key !== CREATED_BY)
+    .sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+export function labelsText(labels: Labels | null | undefined): string {
+  return shownLabels(labels)
     .map(([key, value]) => (value === "" ? key : `${key}=${value}`))
     .join(", ");
 }
@@ -108,7 +117,8 @@ export const nodeHeadings = ["ID", "GRPC ENDPOINT", "STATUS", "VERSION"];
 export function nodeStatus(node: Node): string {
   const parts: string[] = [node.state?.status ?? "Unknown"];
   const drain = node.spec?.cordondrainstate;
-  if (cordonLabels(node).length > 0) parts.push("Cordoned");
+  // A drain keeps off what is new, as a cordon does.
+  if (cordonLabels(node).length + drainLabels(node).length > 0) parts.push("Cordoned");
   if (drain?.drainedstate) parts.push("Drained");
   else if (drain?.drainingstate) parts.push("Draining");
   return parts.join(", ");
