@@ -67,6 +67,18 @@ function fromDriver(column: SQLiteColumn, value: unknown): unknown {
   return value === null ? null : column.mapFromDriverValue(value);
 }
 
+/**
+ * The same text for equal texts: most texts of records are ids of other records, states and kinds, and
+ * SQLite makes a new one of each field of each row.
+ */
+function shared(texts: Map<string, string>, value: unknown): unknown {
+  if (typeof value !== "string") return value;
+  const known = texts.get(value);
+  if (known !== undefined) return known;
+  texts.set(value, value);
+  return value;
+}
+
 /** Statements of one table of records. */
 export interface RecordTable<T extends TableName> {
   /** Revision of the record with that key, 0 when there is none. */
@@ -74,8 +86,8 @@ export interface RecordTable<T extends TableName> {
   /** Writes the record with `revision`, and returns it as it is stored: fields without column are gone. */
   put(record: Tables[T], revision: number): Tables[T];
   remove(key: string): void;
-  /** All records, by key. */
-  all(): Tables[T][];
+  /** All records, in the order of keys. `texts` holds what `shared` shares. */
+  all(texts?: Map<string, string>): Iterable<Tables[T]>;
 }
 
 function openTable<T extends TableName>(db: Database, name: T): RecordTable<T> {
@@ -116,11 +128,13 @@ function openTable<T extends TableName>(db: Database, name: T): RecordTable<T> {
     remove(recordKey) {
       remove.run(recordKey);
     },
-    all() {
-      const rows = db
-        .prepare(`SELECT ${columns.join(", ")} FROM ${sqlName} ORDER BY ${keyColumn}`)
-        .values();
-      return rows.map((row) => recordOf(({ column }, index) => fromDriver(column, row[index])));
+    *all(texts = new Map<string, string>()) {
+      const rows = db.prepare(
+        `SELECT ${columns.join(", ")} FROM ${sqlName} ORDER BY ${keyColumn}`,
+      ) as Statement<Record<string, unknown>, []>;
+      for (const row of rows.iterate()) {
+        yield recordOf(({ column }) => shared(texts, fromDriver(column, row[column.name])));
+      }
     },
   };
 }

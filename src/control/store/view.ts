@@ -120,13 +120,14 @@ export class TableView {
   /** What the tables hold. */
   static load(tables: RecordTables, appliedIndex: number): TableView {
     const records = {} as RecordMaps;
+    const texts = new Map<string, string>();
     const members = Object.fromEntries(
       indexNames.map((index) => [index, new Map<string, string[]>()]),
     ) as Record<IndexName, Map<string, string[]>>;
     for (const table of tableNames) {
       const map = new Map<string, AnyRecord>();
       const shapes = shapesOf(table);
-      for (const record of tables[table].all() as AnyRecord[]) {
+      for (const record of tables[table].all(texts) as Iterable<AnyRecord>) {
         const key = keyOf(table, record);
         map.set(key, record);
         for (const { index, by } of shapes) {
