@@ -55,6 +55,10 @@ export interface EngineCliOptions extends LogCliOptions {
   readonly discoveryPort?: number | "none";
   readonly nbdPort?: number | "none";
   readonly rpc?: { address: string; port: number }[];
+  readonly rpcTls?: { address: string; port: number }[];
+  readonly rpcCert?: string;
+  readonly rpcKey?: string;
+  readonly rpcCa?: string;
   readonly address?: string;
   readonly recorder?: string;
 }
@@ -87,6 +91,14 @@ const flags: readonly [flags: string, description: string, parse?: (text: string
     `where to serve the engine's RPC (default: 127.0.0.1:${RPC_PORT_DEFAULT})`,
     (text) => list(text).map((part) => parseEndpoint(part)),
   ],
+  [
+    "--rpc-tls <list>",
+    "where to serve the RPC to other nodes, over mutual TLS (default: nowhere)",
+    (text) => list(text).map((part) => parseEndpoint(part)),
+  ],
+  ["--rpc-cert <file>", "certificate for --rpc-tls (PEM)"],
+  ["--rpc-key <file>", "its key (default: in the same file)"],
+  ["--rpc-ca <file>", "authority of certificates that are let in (PEM)"],
   ["--address <ip>", "address that others reach this node at (default: found out)"],
   ["--recorder <url>", "recorder of child faults to share with other engines (default: own file)"],
 ];
@@ -143,6 +155,15 @@ export function addLogOptions(command: Command): Command {
     );
 }
 
+function rpcTlsOf(o: EngineCliOptions): EngineOptions["rpcTls"] {
+  if (o.rpcTls === undefined) return undefined;
+  if (o.rpcCert === undefined || o.rpcCa === undefined) {
+    throw new InvalidArgumentError("--rpc-tls needs --rpc-cert and --rpc-ca.");
+  }
+  const keyFile = o.rpcKey ?? o.rpcCert;
+  return { listen: o.rpcTls, certFile: o.rpcCert, keyFile, caFile: o.rpcCa };
+}
+
 /** Settings as the engine takes them; those that were not given are left out. */
 export function engineOptionsOf(o: EngineCliOptions): EngineOptions {
   const options = {
@@ -159,6 +180,7 @@ export function engineOptionsOf(o: EngineCliOptions): EngineOptions {
     discoveryPort: portSetting(o.discoveryPort),
     nbdPort: portSetting(o.nbdPort),
     rpcListen: o.rpc,
+    rpcTls: rpcTlsOf(o),
     address: o.address,
     recorder: o.recorder,
   };

@@ -6,22 +6,10 @@ import { engineSettings } from "../engine/settings.ts";
 import { facesOf } from "../errors.ts";
 import { makeLog } from "../ops/log.ts";
 import { addEngineOptions, type EngineCliOptions, engineOptionsOf } from "./engine-options.ts";
+import { endSignal } from "./process-end.ts";
 
 interface EngineVerbOptions extends EngineCliOptions {
   readonly stopOnStdinEnd?: true;
-}
-
-/** Resolves with what first asks the process to end: a signal, or the end of its parent. */
-function endSignal(watchesStdin: boolean): Promise<string> {
-  return new Promise((resolve) => {
-    for (const signal of ["SIGTERM", "SIGINT"] as const) {
-      process.once(signal, () => resolve(signal));
-    }
-    if (!watchesStdin) return;
-    process.stdin.once("close", () => resolve("end of standard input"));
-    process.stdin.once("end", () => resolve("end of standard input"));
-    process.stdin.resume();
-  });
 }
 
 /** Has systemd know that the engine is alive: a notification whenever the main thread gets round to it. */
@@ -43,6 +31,15 @@ async function run(cli: EngineVerbOptions): Promise<void> {
   });
   // Only now: before, a signal may simply end the process, and so must a start that fails.
   const ending = endSignal(cli.stopOnStdinEnd === true);
+  // The control process renews certificates and says so.
+  process.on("SIGHUP", () => {
+    try {
+      engine.reload();
+      log("info", "certificates read again");
+    } catch (error) {
+      log("error", "certificates cannot be read: those from before stay in use", { error });
+    }
+  });
   const endWatchdog = feedWatchdog();
   notifySystemd("READY=1");
   log("info", "engine serves", {

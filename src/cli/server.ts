@@ -1,78 +1,98 @@
 /**
- * `trilith server`: a whole node in one command, for a checkout and for tests. Runs the engine as a
- * child process that is started again when it ends, and the recorder that engines may share.
+ * `trilith server`: a whole node in one command, for a checkout and for tests. Runs the control process,
+ * and the engine as a child that is started again when it ends.
  */
-import { mkdirSync } from "node:fs";
-import { join } from "node:path";
 import { Command, Option } from "commander";
-import { serveRecorder } from "../engine/main/recorder-server.ts";
+import { type DataDir, pathsIn } from "../control/membership/data-dir.ts";
 import { notifySystemd } from "../engine/main/systemd.ts";
-import { openFileRecorder } from "../engine/recorder.ts";
-import { DATA_DIR_DEFAULT } from "../engine/settings.ts";
-import { facesOf } from "../errors.ts";
+import { facesOf, TrilithError } from "../errors.ts";
 import { ownCommand } from "../ops/executable.ts";
-import { makeLog } from "../ops/log.ts";
-import { supervise } from "../ops/supervise.ts";
+import { type Log, makeLog } from "../ops/log.ts";
+import { type Supervised, supervise } from "../ops/supervise.ts";
 import type { CliContext } from "./context.ts";
 import {
-  addPassedEngineOptions,
-  type LogCliOptions,
-  parseEndpoint,
-  passedArguments,
-} from "./engine-options.ts";
+  addControlOptions,
+  type ControlCliOptions,
+  dataDirPath,
+  identityOf,
+  ownEngineAt,
+  recorderAt,
+  startControl,
+  urlOf,
+} from "./control-options.ts";
+import { addPassedEngineOptions, passedArguments } from "./engine-options.ts";
+import { endSignal } from "./process-end.ts";
 
-const RECORDER_PORT_DEFAULT = 10125;
-
-interface ServerCliOptions extends LogCliOptions {
-  readonly dataDir?: string;
+interface ServerCliOptions extends ControlCliOptions {
+  readonly rpc?: string;
   readonly recorder?: string;
-  readonly recorderListen: { readonly address: string; readonly port: number };
+  readonly stopOnStdinEnd?: true;
+}
+
+/** Starts the node's engine. Other nodes reach it over TLS, with the node's own certificate. */
+function startEngine(dataDir: DataDir, cli: ServerCliOptions, log: Log): Supervised {
+  const { identity } = dataDir;
+  const { nodePem, caCert } = pathsIn(dataDir.path);
+  const own = ownEngineAt(cli.rpc);
+  const settings = {
+    rpcTls: identity.engineEndpoint,
+    rpcCert: nodePem,
+    rpcCa: caCert,
+    ...cli,
+    nodeName: identity.nodeId,
+    dataDir: dataDir.path,
+    rpc: cli.rpc ?? `${own.address}:${own.port}`,
+    recorder: cli.recorder ?? urlOf(recorderAt(cli, own)),
+  };
+  return supervise({
+    name: "engine",
+    log,
+    command: [...ownCommand(), "engine", "--stop-on-stdin-end", ...passedArguments(settings)],
+    // Wrong settings do not get better by trying again.
+    finalStatuses: [facesOf("InvalidArgument").exit],
+  });
 }
 
 async function run(context: CliContext, cli: ServerCliOptions): Promise<void> {
   const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
-  const dataDir = cli.dataDir ?? process.env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT;
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  const recorder = openFileRecorder(join(dataDir, "recorder.sqlite"), () => new Date());
-  const recorderServer = serveRecorder(recorder, cli.recorderListen, log);
-  const engine = supervise({
-    name: "engine",
-    log,
-    command: [
-      ...ownCommand(),
-      "engine",
-      "--stop-on-stdin-end",
-      ...passedArguments({ ...cli, recorder: cli.recorder ?? recorderServer.url }),
-    ],
-    // Wrong settings do not get better by trying again.
-    finalStatuses: [facesOf("InvalidArgument").exit],
-  });
-  for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    process.once(signal, () => {
-      log("info", "server stops", { signal });
-      notifySystemd("STOPPING=1");
-      void engine.stop();
-    });
-  }
-  process.on("SIGHUP", () => engine.signal("SIGHUP"));
+  const ending = endSignal(cli.stopOnStdinEnd === true);
   notifySystemd("READY=1");
-  log("info", "server runs", { recorder: recorderServer.url });
-  context.exitStatus = await engine.ended;
-  await recorderServer.stop();
-  recorder.close();
+  const dataDir = await identityOf({ ...cli, dataDir: dataDirPath(cli) }, log, ending);
+  if (dataDir === null) return;
+  const engine = startEngine(dataDir, cli, log);
+  const failed = Promise.withResolvers<TrilithError>();
+  try {
+    const node = await startControl(dataDir, cli, ownEngineAt(cli.rpc), log, {
+      onRenewed: () => engine.signal("SIGHUP"),
+      onEnd: failed.resolve,
+    });
+    const engineEnded = engine.ended.then(
+      (status) => new TrilithError("InvalidArgument", `the engine ended with status ${status}`),
+    );
+    const reason = await Promise.race([ending, failed.promise, engineEnded]);
+    const isFailure = reason instanceof TrilithError;
+    log(isFailure ? "error" : "info", "server stops", {
+      reason: isFailure ? reason.message : reason,
+    });
+    notifySystemd("STOPPING=1");
+    if (isFailure) context.exitStatus = facesOf(reason.code).exit;
+    // The engine first: closing its nexuses in order is recorded through the control process.
+    await engine.stop();
+    await node.stop();
+  } catch (error) {
+    await engine.stop();
+    throw error;
+  }
 }
 
 /** The `server` verb. */
 export function serverCommand(context: CliContext): Command {
   const command = new Command("server").description(
-    "Runs a node: the engine, started again when it ends, and the recorder of child faults.\n" +
-      "Options of the engine are passed on to it (see `trilith engine --help`).",
+    "Runs a whole node: its control process, and its engine, started again when it ends. Waits until\n" +
+      "the node is a member of a cluster (`trilith init`, `trilith join`). Options of the engine are\n" +
+      "passed on to it (see `trilith engine --help`).",
   );
-  return addPassedEngineOptions(command)
-    .addOption(
-      new Option("--recorder-listen <endpoint>", "where to serve the recorder")
-        .argParser((text) => parseEndpoint(text, RECORDER_PORT_DEFAULT))
-        .default({ address: "127.0.0.1", port: RECORDER_PORT_DEFAULT }, "127.0.0.1:10125"),
-    )
+  return addControlOptions(addPassedEngineOptions(command))
+    .addOption(new Option("--stop-on-stdin-end").hideHelp())
     .action((options: ServerCliOptions) => run(context, options));
 }

@@ -39,6 +39,11 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./completion.ts")).completionCommand,
   },
   {
+    name: "control",
+    summary: "run the control process of a node",
+    load: async () => (await import("./control.ts")).controlCommand,
+  },
+  {
     name: "cordon",
     summary: "keep anything new off nodes and pools",
     usesApi: true,
@@ -166,7 +171,7 @@ export const verbs: readonly Verb[] = [
   },
   {
     name: "server",
-    summary: "run a node: the engine, started again when it ends, and the recorder",
+    summary: "run a whole node: control process and engine",
     load: async () => (await import("./server.ts")).serverCommand,
   },
   {

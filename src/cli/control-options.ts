@@ -1,0 +1,167 @@
+/** The options of a control process, as the verbs that run one take them. */
+import { existsSync } from "node:fs";
+import { type Command, Option } from "commander";
+import { API_PORT, isLoopback, type Listen, type TlsFiles } from "../api/serve.ts";
+import { type DataDir, openDataDir, pathsIn } from "../control/membership/data-dir.ts";
+import { PEER_PORT_DEFAULT } from "../control/membership/limits.ts";
+import { parsePeerEndpoint } from "../control/membership/names.ts";
+import { type ControlNode, type Endpoint, startControlNode } from "../control/node.ts";
+import { nodeHostNqn } from "../engine/bdev/open.ts";
+import { engineClient } from "../engine/rpc/client.ts";
+import { DATA_DIR_DEFAULT, RPC_PORT_DEFAULT } from "../engine/settings.ts";
+import type { TrilithError } from "../errors.ts";
+import type { Log } from "../ops/log.ts";
+import { METRICS_PORT_DEFAULT } from "../ops/metrics/index.ts";
+import { type LogCliOptions, parseEndpoint } from "./engine-options.ts";
+
+const RECORDER_PORT_DEFAULT = 10125;
+/** How often a node that is in no cluster yet looks whether it is now. */
+const IDENTITY_LOOK_MS = 500;
+
+export interface ControlCliOptions extends LogCliOptions {
+  readonly nodeName?: string;
+  readonly hostNqn?: string;
+  readonly dataDir?: string;
+  readonly peerListen?: Endpoint;
+  readonly restListen: readonly Endpoint[];
+  readonly restSocket?: string;
+  readonly metricsListen: Endpoint | "none";
+  readonly recorderListen?: Endpoint;
+}
+
+function endpoints(text: string): Endpoint[] {
+  return text.split(",").map((part) => parseEndpoint(part.trim(), API_PORT));
+}
+
+function endpointOrNone(text: string): Endpoint | "none" {
+  return text === "none" ? "none" : parseEndpoint(text, METRICS_PORT_DEFAULT);
+}
+
+/** Adds what a control process takes beside the options of its node and its engine. */
+export function addControlOptions(command: Command): Command {
+  const option = (flags: string, description: string, environment: string) =>
+    new Option(flags, description).env(environment);
+  return command
+    .addOption(
+      option(
+        "--peer-listen <endpoint>",
+        `where to listen for other nodes (default: the node's address and ${PEER_PORT_DEFAULT})`,
+        "TRILITH_PEER_LISTEN",
+      ).argParser((text) => parseEndpoint(text, PEER_PORT_DEFAULT)),
+    )
+    .addOption(
+      option(
+        "--rest-listen <list>",
+        "where to serve the HTTP API: plain on the loopback, elsewhere with TLS and tokens",
+        "TRILITH_REST_LISTEN",
+      )
+        .argParser(endpoints)
+        .default([{ address: "127.0.0.1", port: API_PORT }], `127.0.0.1:${API_PORT}`),
+    )
+    .addOption(
+      option(
+        "--rest-socket <path>",
+        "unix socket to serve the HTTP API on, for root alone",
+        "TRILITH_REST_SOCKET",
+      ),
+    )
+    .addOption(
+      option(
+        "--metrics-listen <endpoint>",
+        "where to serve metrics for Prometheus, or none",
+        "TRILITH_METRICS_LISTEN",
+      )
+        .argParser(endpointOrNone)
+        .default(
+          { address: "0.0.0.0", port: METRICS_PORT_DEFAULT },
+          `every address, port ${METRICS_PORT_DEFAULT}`,
+        ),
+    )
+    .addOption(
+      option(
+        "--recorder-listen <endpoint>",
+        `where the node's engine records lost children (default: beside the engine's RPC, port ${RECORDER_PORT_DEFAULT})`,
+        "TRILITH_RECORDER_LISTEN",
+      ).argParser((text) => parseEndpoint(text, RECORDER_PORT_DEFAULT)),
+    );
+}
+
+/** Address and port of this machine's own way to the engine; the first of `--rpc`. */
+export function ownEngineAt(rpc: string | undefined): Endpoint {
+  const first = rpc?.split(",")[0]?.trim();
+  if (first === undefined || first === "") return { address: "127.0.0.1", port: RPC_PORT_DEFAULT };
+  return parseEndpoint(first, RPC_PORT_DEFAULT);
+}
+
+/** Where the node records; as a URL for its engine. */
+export function recorderAt(cli: ControlCliOptions, engine: Endpoint): Endpoint {
+  return cli.recorderListen ?? { address: engine.address, port: RECORDER_PORT_DEFAULT };
+}
+
+export function urlOf({ address, port }: Endpoint): string {
+  return `http://${address.includes(":") ? `[${address}]` : address}:${port}`;
+}
+
+export function dataDirPath(cli: ControlCliOptions): string {
+  return cli.dataDir ?? process.env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT;
+}
+
+/**
+ * The data directory once it belongs to a node; null when `ending` comes first. A node that was
+ * installed and not made a member yet waits here.
+ */
+export async function identityOf(
+  cli: ControlCliOptions,
+  log: Log,
+  ending: Promise<unknown>,
+): Promise<DataDir | null> {
+  const path = dataDirPath(cli);
+  const expected = cli.nodeName === undefined ? {} : { nodeId: cli.nodeName };
+  if (existsSync(pathsIn(path).identity)) return openDataDir(path, expected);
+  log(
+    "info",
+    "this node is in no cluster yet: `trilith init` makes one, `trilith join` joins one",
+    {
+      dataDir: path,
+    },
+  );
+  let isEnding = false;
+  void ending.then(() => {
+    isEnding = true;
+  });
+  while (!isEnding) {
+    if (existsSync(pathsIn(path).identity)) return openDataDir(path, expected);
+    await Promise.race([ending, Bun.sleep(IDENTITY_LOOK_MS)]);
+  }
+  return null;
+}
+
+/** Starts the control process of a node. */
+export function startControl(
+  dataDir: DataDir,
+  cli: ControlCliOptions,
+  engine: Endpoint,
+  log: Log,
+  events: { readonly onRenewed: () => void; readonly onEnd: (reason: TrilithError) => void },
+): Promise<ControlNode> {
+  const { identity } = dataDir;
+  const apiListen = (tls: TlsFiles): Listen[] => [
+    ...(cli.restSocket === undefined ? [] : [{ kind: "unix", path: cli.restSocket } as const]),
+    ...cli.restListen.map((at) =>
+      isLoopback(at.address)
+        ? ({ kind: "tcp", ...at } as const)
+        : ({ kind: "tcp", ...at, tls } as const),
+    ),
+  ];
+  return startControlNode({
+    dataDir,
+    peerListen: cli.peerListen ?? parsePeerEndpoint(identity.peerEndpoint, PEER_PORT_DEFAULT),
+    apiListen,
+    metrics: cli.metricsListen === "none" ? null : cli.metricsListen,
+    recorder: recorderAt(cli, engine),
+    ownEngine: engineClient(urlOf(engine)),
+    hostNqn: cli.hostNqn ?? nodeHostNqn(identity.nodeId),
+    log,
+    ...events,
+  });
+}
