@@ -18,6 +18,8 @@ export interface RunContext {
   readonly signal: AbortSignal;
   readonly monotonicMs: () => number;
   readonly requestId: string | undefined;
+  /** Awaited before each step: a test that models its death stops it there. */
+  readonly beforeStep?: () => Promise<void>;
 }
 
 export type Outcome =
@@ -159,11 +161,16 @@ async function runLogged(subject: string, step: Step, context: WorkContext): Pro
 export async function runWork(work: Work, given: RunContext): Promise<Outcome> {
   const context: WorkContext = { ...given, written: new Written() };
   let outcome: Outcome = { kind: "done" };
+  let isBegun = false;
   for (const step of work.steps) {
+    await context.beforeStep?.();
     outcome = await runLogged(work.subject, step, context);
     if (outcome.kind !== "done") break;
+    isBegun = true;
   }
+  if (!isBegun) return outcome;
   for (const step of work.cleanup ?? []) {
+    await context.beforeStep?.();
     const cleaned = await runLogged(work.subject, step, context);
     if (outcome.kind === "done") outcome = cleaned;
   }

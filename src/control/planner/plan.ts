@@ -53,7 +53,7 @@ export interface Work {
   /** `volume/<uuid>`, `pool/<id>`, `node/<id>`, `snapshot/<uuid>`, `replica/<uuid>`, `nexus/<uuid>`. */
   readonly subject: string;
   readonly steps: readonly Step[];
-  /** Carried out in any case when the steps have ended, also when one has failed. */
+  /** Carried out when the first step has succeeded and the steps have ended, also when one failed. */
   readonly cleanup?: readonly Step[];
   /** The work gives up what was asked for, because of this: whoever waits for the subject is told. */
   readonly failure?: {

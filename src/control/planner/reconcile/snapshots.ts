@@ -38,6 +38,17 @@ function creating(p: Planning, snapshot: SnapshotRecord): Work | null {
   };
   if (isBegun(snapshot)) return giveUp(p, snapshot, cause("it was interrupted"));
   if (volume?.status !== "Created") return giveUp(p, snapshot, cause("its volume is gone"));
+  // One at a time: the end of one's pause would be the end of the other's.
+  const others = p.snapshotsOf(volume).filter(({ uuid }) => uuid !== snapshot.uuid);
+  if (others.some(isBegun)) return null;
+  if (volume.target === null && !volume.cleanShutdown && snapshot.replicas.length > 1) {
+    // Writes that were never acknowledged may have reached some of its replicas and not others.
+    const why = "the replicas may differ: the volume was not closed in order";
+    return giveUp(p, snapshot, {
+      ...cause(why),
+      remedy: "publish the volume and snapshot it then",
+    });
+  }
   const ready =
     volume.target === null ? quietSteps(p, volume, snapshot) : pausedSteps(p, volume, snapshot);
   if (typeof ready === "string") {
