@@ -172,6 +172,8 @@ export function waitFor<T>(
     endings.push(() => signal.removeEventListener("abort", leave));
     if (signal.aborted) leave();
   }
+  // It may have been lost between the commit and now.
+  if (!parts.store.isLeader()) deposed();
   look();
   return promise;
 }
