@@ -72,6 +72,7 @@ const packages = {
     { name: "fio", file: ["/usr/bin/fio"], for: "load" },
     { name: "qemu-utils", file: ["/usr/bin/qemu-nbd"], for: "a peer" },
     { name: "nbdkit", file: ["/usr/sbin/nbdkit", "/usr/bin/nbdkit"], for: "a peer" },
+    { name: "etcd-server", file: ["/usr/bin/etcd"], for: "a peer of the control plane" },
   ],
   "--image": [{ name: "umoci", file: ["/usr/bin/umoci"], for: "the container image" }],
 };

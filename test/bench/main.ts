@@ -15,11 +15,27 @@ import { nbd } from "./cases/nbd.ts";
 import { nexus } from "./cases/nexus.ts";
 import { pool } from "./cases/pool.ts";
 import { idle, start } from "./cases/rest.ts";
+import { commits } from "./control/commits.ts";
+import { creates } from "./control/creates.ts";
+import { large } from "./control/large.ts";
 import { cpuModel, loadAverage } from "./machine.ts";
 import { type Options, readOptions, UsageError, usage } from "./options.ts";
 import { tableText } from "./rows.ts";
 
-const groups: readonly Group[] = [memory, nbd, file, nexus, pool, digests, endurance, idle, start];
+const groups: readonly Group[] = [
+  memory,
+  nbd,
+  file,
+  nexus,
+  pool,
+  digests,
+  endurance,
+  idle,
+  start,
+  commits,
+  creates,
+  large,
+];
 
 function optionsOrExit(): Options {
   try {

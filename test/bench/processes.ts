@@ -19,9 +19,13 @@ export interface Place {
   readonly realtime: boolean;
 }
 
-/** `command` on one core; the kernel ends it when this process dies in a way that leaves no time. */
-function placed(command: readonly string[], place: Place): string[] {
-  const prefix = ["setpriv", "--pdeathsig", "KILL", "--", "taskset", "-c", String(place.core)];
+/** Where the scheduler likes. */
+export type Anywhere = { readonly core: null; readonly realtime: false };
+
+/** `command` on one core, or anywhere; the kernel ends it when this process dies in a way that leaves no time. */
+function placed(command: readonly string[], place: Place | Anywhere): string[] {
+  const prefix = ["setpriv", "--pdeathsig", "KILL", "--"];
+  if (place.core !== null) prefix.push("taskset", "-c", String(place.core));
   if (place.realtime) prefix.push("chrt", "--rr", "1");
   return [...prefix, ...command];
 }
@@ -55,7 +59,7 @@ export class Service {
   constructor(
     name: string,
     command: readonly string[],
-    place: Place,
+    place: Place | Anywhere,
     folder: string,
     env: Record<string, string> = {},
   ) {

@@ -272,10 +272,11 @@ export async function endClusters(): Promise<void> {
 }
 
 export class Cluster {
-  readonly folder = mkdtempSync(join(tmpdir(), "trilith-cluster-"));
+  readonly folder: string;
   readonly nodes: readonly ClusterNode[];
 
-  private constructor(count: number) {
+  private constructor(count: number, folder: string) {
+    this.folder = mkdtempSync(join(folder, "trilith-cluster-"));
     this.nodes = Array.from(
       { length: count },
       (_, index) => new ClusterNode(`node-${index + 1}`, this.folder),
@@ -284,8 +285,8 @@ export class Cluster {
   }
 
   /** Makes and starts a cluster of `count` nodes; resolves when all vote and all engines answer. */
-  static async start(count: number): Promise<Cluster> {
-    const cluster = new Cluster(count);
+  static async start(count: number, folder = tmpdir()): Promise<Cluster> {
+    const cluster = new Cluster(count, folder);
     const [first, ...others] = cluster.nodes;
     await first!.init();
     await first!.start();
