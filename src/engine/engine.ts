@@ -11,6 +11,7 @@ import type { Log } from "../ops/log.ts";
 import { EventLog } from "./main/events.ts";
 import { engineHandlers } from "./main/handlers.ts";
 import { Routes } from "./main/routes.ts";
+import { serveRpcTls, type TlsRpc } from "./main/rpc-tls.ts";
 import { type Endpoint, openSockets, type Sockets } from "./main/sockets.ts";
 import { ReactorGroup } from "./reactor/group.ts";
 import { openFileRecorder, openHttpRecorder } from "./recorder.ts";
@@ -34,6 +35,8 @@ export interface EngineOptions {
 export interface Engine {
   /** Base URLs of the RPC. */
   readonly rpcUrls: readonly string[];
+  /** Reads the certificate files again. Throws what reading them throws; the old ones stay in use. */
+  reload(): void;
   /** Ends everything in order: connections, nexuses, pools, reactors. */
   stop(): Promise<void>;
 }
@@ -91,6 +94,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   }
   const loop = watchEventLoop();
   const servers: Server[] = [];
+  const tlsServers: TlsRpc[] = [];
   const recorder =
     settings.recorder === null
       ? openFileRecorder(join(settings.dataDir, RECORDER_FILE), () => new Date())
@@ -131,7 +135,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const stop = async (): Promise<void> => {
     loop.stop();
     events.close();
-    await Promise.all(servers.map((server) => server.stop(true)));
+    await Promise.all([...servers, ...tlsServers].map((server) => server.stop(true)));
     await group.stop();
     sockets.close();
     recorder.close();
@@ -155,12 +159,18 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
           nvmf: sockets.nvmf.map(endpointOf),
           discovery: sockets.discovery.map(endpointOf),
           nbd: sockets.nbd.map(endpointOf),
-          rpc: servers.map((server) => ({ address: server.hostname!, port: server.port! })),
+          rpc: [
+            ...servers.map((server) => ({ address: server.hostname!, port: server.port! })),
+            ...tlsServers.map(endpointOf),
+          ],
         }),
       }),
       log,
     );
     for (const at of settings.rpcListen) servers.push(serveRpc(at, app.fetch));
+    for (const at of settings.rpcTls?.listen ?? []) {
+      tlsServers.push(await serveRpcTls(at, settings.rpcTls!, app.fetch));
+    }
     const nvmf = [...sockets.nvmf, ...sockets.discovery].map(({ fd }) => fd);
     await group.callAll("listen", { nvmf, nbd: sockets.nbd.map(({ fd }) => fd) });
   } catch (error) {
@@ -174,7 +184,13 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     reactor: null,
     fields: {},
   });
-  return { rpcUrls: servers.map(urlOf), stop };
+  return {
+    rpcUrls: [...servers.map(urlOf), ...tlsServers.map(({ url }) => url)],
+    reload() {
+      for (const server of tlsServers) server.reload();
+    },
+    stop,
+  };
 }
 
 function endpointOf({ address, port }: Endpoint): Endpoint {

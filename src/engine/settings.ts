@@ -55,6 +55,17 @@ export const EngineOptions = v.strictObject({
   rpcListen: v.optional(
     v.pipe(v.array(v.strictObject({ address: IpAddress, port: Port })), v.minLength(1)),
   ),
+  /** Serve the RPC over mutual TLS too, to whoever has a certificate of the authority for a node. */
+  rpcTls: v.optional(
+    v.nullable(
+      v.strictObject({
+        listen: v.pipe(v.array(v.strictObject({ address: IpAddress, port: Port })), v.minLength(1)),
+        certFile: v.string(),
+        keyFile: v.string(),
+        caFile: v.string(),
+      }),
+    ),
+  ),
   address: v.optional(IpAddress),
   recorder: v.optional(v.nullable(v.pipe(v.string(), v.url()))),
 });
@@ -76,6 +87,13 @@ export interface EngineSettings {
   readonly discoveryPort: number | null;
   readonly nbdPort: number | null;
   readonly rpcListen: readonly { readonly address: string; readonly port: number }[];
+  /** Where the RPC is served over mutual TLS, and with which PEM files; null: nowhere. */
+  readonly rpcTls: {
+    readonly listen: readonly { readonly address: string; readonly port: number }[];
+    readonly certFile: string;
+    readonly keyFile: string;
+    readonly caFile: string;
+  } | null;
   /** Address that share URIs carry. */
   readonly address: string;
   /** Base URL of the recorder that this engine shares with others; null: its own. */
@@ -164,6 +182,7 @@ export function engineSettings(given: EngineOptions): EngineSettings {
     discoveryPort: o.discoveryPort === undefined ? DISCOVERY_PORT_DEFAULT : o.discoveryPort,
     nbdPort: o.nbdPort === undefined ? NBD_PORT_DEFAULT : o.nbdPort,
     rpcListen: o.rpcListen ?? [{ address: "127.0.0.1", port: RPC_PORT_DEFAULT }],
+    rpcTls: o.rpcTls ?? null,
     address: o.address ?? specific ?? reachableAddress(),
     recorder: o.recorder ?? null,
   };

@@ -3,9 +3,13 @@ import type { Readable, Writable } from "node:stream";
 
 /**
  * A web stream of what comes out of a node stream. The source is paused while nobody reads; cancelling
- * calls `cancel`. A source that closes before its end makes the reader fail.
+ * calls `cancel`. A source that closes before its end makes the reader fail, with what `whyEnded` says.
  */
-export function webBody(source: Readable, cancel: () => void): ReadableStream<Uint8Array> {
+export function webBody(
+  source: Readable,
+  cancel: () => void,
+  whyEnded: () => unknown = () => new Error("the connection ended"),
+): ReadableStream<Uint8Array> {
   let done = false;
   return new ReadableStream<Uint8Array>({
     start(controller) {
@@ -20,9 +24,9 @@ export function webBody(source: Readable, cancel: () => void): ReadableStream<Ui
         if ((controller.desiredSize ?? 0) <= 0) source.pause();
       });
       source.on("end", () => finish(() => controller.close()));
-      source.on("error", (error) => finish(() => controller.error(error)));
-      source.on("aborted", () => finish(() => controller.error(new Error("the connection ended"))));
-      source.on("close", () => finish(() => controller.error(new Error("the connection ended"))));
+      // The reason may be known only when all that belongs to the end has been told.
+      source.on("error", () => {});
+      source.on("close", () => finish(() => controller.error(whyEnded())));
       source.pause();
     },
     pull() {

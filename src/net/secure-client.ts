@@ -47,6 +47,14 @@ function unavailable(where: string, error: unknown): TrilithError {
   return new TrilithError("Unavailable", `${where}: ${text}`, "check that the node runs there");
 }
 
+/** Why a request whose signal was given ended early. */
+function givenUp({ reason }: AbortSignal, where: string): TrilithError {
+  if (reason instanceof DOMException && reason.name === "TimeoutError") {
+    return new TrilithError("Timeout", `${where}: no answer in time`);
+  }
+  return new TrilithError("Aborted", `${where}: given up`);
+}
+
 /** Ends a session whose other end has stopped to answer: TCP alone would notice after minutes. */
 function watch(session: ClientHttp2Session, intervalMs: number, timeoutMs: number): void {
   let lastAnswerMs = performance.now();
@@ -148,7 +156,7 @@ export function secureClient(options: SecureClientOptions): SecureClient {
       for (const [name, value] of request.headers) {
         if (!connectionFields.has(name)) headers[name] = value;
       }
-      if (request.signal.aborted) throw new TrilithError("Aborted", `${where}: given up`);
+      if (request.signal.aborted) throw givenUp(request.signal, where);
       const stream = await open(request.method, url.pathname + url.search, headers);
       return answerTo(stream, request, where);
     },
@@ -169,19 +177,21 @@ export function secureClient(options: SecureClientOptions): SecureClient {
 /** Sends a request's body on its stream and makes a `Response` of what comes back. */
 function answerTo(stream: ClientHttp2Stream, request: Request, where: string): Promise<Response> {
   return new Promise((resolve, reject) => {
-    const abort = () => stream.close(8);
-    request.signal.addEventListener("abort", abort, { once: true });
     let failure: unknown;
+    // With an error: without, the stream would end as if all had come.
+    const end = (error: Error) => {
+      failure ??= error;
+      stream.destroy(error);
+    };
+    const abort = () => end(givenUp(request.signal, where));
+    request.signal.addEventListener("abort", abort, { once: true });
     stream.on("error", (error) => {
-      failure = error;
+      failure ??= error;
     });
+    const whyEnded = () => unavailable(where, failure ?? new Error("the connection ended"));
     stream.on("close", () => {
       request.signal.removeEventListener("abort", abort);
-      reject(
-        request.signal.aborted
-          ? new TrilithError("Aborted", `${where}: given up`)
-          : unavailable(where, failure ?? new Error("the connection ended before the answer")),
-      );
+      reject(whyEnded());
     });
     stream.on("response", (fields) => {
       const status = Number(fields[":status"]);
@@ -192,12 +202,13 @@ function answerTo(stream: ClientHttp2Stream, request: Request, where: string): P
       }
       const isEmpty = status === 204 || status === 304 || request.method === "HEAD";
       if (isEmpty) stream.resume();
-      const body = isEmpty ? null : webBody(stream as unknown as Readable, abort);
+      const body = isEmpty
+        ? null
+        : webBody(stream as unknown as Readable, () => end(new Error("given up")), whyEnded);
       resolve(new Response(body, { status, headers }));
     });
     pumpBody(request.body, stream as unknown as Writable).catch((error: unknown) => {
-      failure = error;
-      stream.close(2);
+      end(error instanceof Error ? error : new Error(String(error)));
     });
   });
 }

@@ -116,9 +116,7 @@ async function webRequest(
   const init = { method: req.method, headers: requestHeaders(req), signal };
   if (req.method === "GET" || req.method === "HEAD") return new Request(url.href, init);
   const source = req as unknown as Readable;
-  const body = isStranger
-    ? await boundedBody(source)
-    : webBody(source, () => req.stream?.close?.());
+  const body = isStranger ? await boundedBody(source) : webBody(source, () => source.resume());
   return new Request(url.href, { ...init, body });
 }
 
@@ -132,8 +130,9 @@ async function sendResponse(res: Http2ServerResponse, response: Response): Promi
     await pumpBody(response.body, res as unknown as Writable);
   } catch {
     // The body failed half-way: the caller must not take what it has for all of it.
-    if (res.stream?.destroy !== undefined) res.stream.destroy();
-    else (res as unknown as { socket: Socket | null }).socket?.destroy();
+    if (res.stream === undefined) (res as unknown as { socket: Socket | null }).socket?.destroy();
+    // Without an error the stream would end as if all had been sent.
+    else res.stream.destroy(new Error("the answer's body failed"));
   }
 }
 
@@ -194,8 +193,7 @@ export async function serveSecure(options: SecureServerOptions): Promise<SecureS
     const peer = peerOfRequest(req);
     const gone = new AbortController();
     res.on("close", () => gone.abort());
-    req.on("error", () => {});
-    res.on("error", () => {});
+    for (const end of [req, res, req.stream]) end?.on("error", () => {});
     let response: Response;
     try {
       const url = new URL(req.url, "https://peer.invalid");
@@ -212,7 +210,7 @@ export async function serveSecure(options: SecureServerOptions): Promise<SecureS
             res.writeHead(status, { "content-type": "text/plain" });
             res.end(body);
           },
-          destroy: () => req.stream?.destroy?.(),
+          destroy: () => req.stream?.destroy(new Error("the request is not served any more")),
         };
         if (options.raw(raw, peer)) return;
       }
@@ -250,8 +248,9 @@ export async function serveSecure(options: SecureServerOptions): Promise<SecureS
     disconnect,
     stop: () =>
       new Promise((resolve) => {
-        server.close(() => resolve());
+        // First: closing alone would let streams that are cut off look complete.
         disconnect(() => true);
+        server.close(() => resolve());
       }),
   };
 }

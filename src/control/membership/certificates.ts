@@ -73,12 +73,16 @@ export async function fingerprintOf(certPem: string): Promise<string> {
   }
 }
 
-/** From when until when a certificate is valid. */
+/** From when until when a certificate is valid; the text may hold its key too. */
 export async function validityOf(
   certPem: string,
 ): Promise<{ readonly fromMs: number; readonly toMs: number }> {
-  const { X509Certificate } = await library();
-  const { notBefore, notAfter } = new X509Certificate(certPem);
+  const { PemConverter, X509Certificate } = await library();
+  const [der] = PemConverter.decodeWithHeaders(certPem)
+    .filter(({ type }) => type === PemConverter.CertificateTag)
+    .map(({ rawData }) => rawData);
+  if (der === undefined) throw new TrilithError("Corrupted", "the file holds no certificate");
+  const { notBefore, notAfter } = new X509Certificate(der);
   return { fromMs: notBefore.getTime(), toMs: notAfter.getTime() };
 }
 

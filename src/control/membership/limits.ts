@@ -25,9 +25,9 @@ export const TOKEN_SECRET_BYTES = 32;
 /** Raft messages that wait for one peer. Beyond it: dropped, raft sends again. */
 export const QUEUED_MESSAGES_MAX = 4096;
 /** Bytes of raft messages that wait for one peer. Beyond it: dropped. */
-export const QUEUED_BYTES_MAX = 32 << 20;
-/** One raft message; larger ones end the stream. */
-export const MESSAGE_BYTES_MAX = 16 << 20;
+export const QUEUED_BYTES_MAX = 64 << 20;
+/** One raft message; larger ones end the stream. Not less than raft's own limit. */
+export const MESSAGE_BYTES_MAX = 32 << 20;
 /** Pause before the next attempt to reach a peer: doubled from the least to the most. */
 export const RETRY_MS_MIN = 50;
 export const RETRY_MS_MAX = 2_000;

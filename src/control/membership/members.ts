@@ -16,8 +16,8 @@ export interface MemberDirectory {
 }
 
 /**
- * The member that a certificate stands for. `PermissionDenied` when it was removed or is of another
- * cluster.
+ * The member that a certificate stands for. `Unauthorized` when it was removed, `PermissionDenied` when
+ * it is of another cluster.
  *
  * A member that is unknown here is let in: one that joined lately may lead already while this node has
  * yet to hear of it, and could not be told by anybody else. The authority has signed for it, and every
@@ -33,7 +33,7 @@ export function admitMember(directory: MemberDirectory, certificate: PeerCertifi
   }
   if (directory.isRemoved(member.raftId)) {
     throw new TrilithError(
-      "PermissionDenied",
+      "Unauthorized",
       `node ${member.nodeId} (raft id ${member.raftId}) was removed from the cluster`,
       "to bring it back, clear its data directory and join it again",
     );

@@ -10,7 +10,7 @@
  * | everything else    | members   | requests that a node forwards, e.g. of the HTTP API |
  */
 import { randomUUID } from "node:crypto";
-import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { facesOf, TrilithError, toErrorBody } from "../../errors.ts";
 import type { Credentials, PeerCertificate } from "../../net/peer-certificate.ts";
@@ -75,7 +75,7 @@ export async function servePeers(options: PeerServerOptions): Promise<PeerServer
     if (isForStrangers(path)) return;
     if (peer === null) {
       throw new TrilithError(
-        "PermissionDenied",
+        "Unauthenticated",
         "a certificate of this cluster is required",
         "nodes get one with `trilith join`; the HTTP API has an address of its own",
       );
@@ -172,9 +172,7 @@ export async function servePeers(options: PeerServerOptions): Promise<PeerServer
     },
     async stop() {
       await server.stop();
-      for (const name of readdirSync(options.incomingFolder)) {
-        rmSync(join(options.incomingFolder, name), { force: true });
-      }
+      rmSync(options.incomingFolder, { recursive: true, force: true });
     },
   };
 }

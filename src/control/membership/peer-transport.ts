@@ -5,7 +5,9 @@
  */
 import type { ClientHttp2Stream } from "node:http2";
 import type { Writable } from "node:stream";
-import { TrilithError } from "../../errors.ts";
+import * as v from "valibot";
+import { ErrorBodySchema } from "../../engine/rpc/fields.ts";
+import { fromErrorBody, TrilithError } from "../../errors.ts";
 import type { Credentials } from "../../net/peer-certificate.ts";
 import { type SecureClient, secureClient } from "../../net/secure-client.ts";
 import type { Log } from "../../ops/log.ts";
@@ -22,6 +24,9 @@ import type { MemberDirectory } from "./members.ts";
 import { memberOf, parsePeerEndpoint } from "./names.ts";
 import { writeSnapshot } from "./snapshot-stream.ts";
 
+/** So much of a refusal is read. */
+const ANSWER_CHARS_MAX = 4096;
+
 export interface PeerTransportOptions {
   readonly directory: MemberDirectory;
   /** Asked at each new connection. */
@@ -29,6 +34,8 @@ export interface PeerTransportOptions {
   readonly log: Log;
   /** Milliseconds by a clock that does not jump. */
   readonly monotonicMs: () => number;
+  /** A member says that this node was removed from the cluster. May be called more than once. */
+  readonly onRemoved?: (message: string) => void;
 }
 
 /** How the way to one member fares. */
@@ -166,10 +173,14 @@ class MessagePipe {
     this.#stream = stream;
     const openedMs = this.#options.monotonicMs();
     let refusal: unknown;
+    let answer = "";
     stream.on("response", (fields) => {
       // It answers only when it does not want more.
       refusal = new TrilithError("Unavailable", `HTTP ${fields[":status"]}`);
-      stream.close();
+      stream.end();
+    });
+    stream.on("data", (chunk: Uint8Array) => {
+      if (answer.length < ANSWER_CHARS_MAX) answer += Buffer.from(chunk).toString();
     });
     stream.on("error", (error) => {
       refusal ??= error;
@@ -178,16 +189,27 @@ class MessagePipe {
     stream.on("close", () => {
       if (this.#stream !== stream) return;
       this.#stream = undefined;
+      if (answer !== "") refusal = this.#refusalIn(answer);
       // One that takes the stream and ends it at once is no better than one that is away.
       if (this.#options.monotonicMs() - openedMs > RETRY_MS_MAX) this.#retryMs = RETRY_MS_MIN;
       this.#failed(refusal ?? new Error("the connection ended"));
     });
-    stream.resume();
     this.#flush();
     if (this.#isReported) {
       this.#options.log("info", "peer is reachable again", { raftId: this.#raftId });
     }
     this.#isReported = false;
+  }
+
+  /** The error that an answer carries. The server is of this cluster: what it says of removal counts. */
+  #refusalIn(answer: string): Error {
+    try {
+      const body = v.parse(ErrorBodySchema, JSON.parse(answer));
+      if (body.kind === "Unauthorized") this.#options.onRemoved?.(body.message);
+      return fromErrorBody(body);
+    } catch {
+      return new TrilithError("Unavailable", answer.slice(0, ANSWER_CHARS_MAX));
+    }
   }
 
   #failed(error: unknown): void {

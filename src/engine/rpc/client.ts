@@ -24,6 +24,8 @@ export interface CallOptions {
 export interface ClientOptions {
   /** Default 60 s. */
   readonly timeoutMs?: number;
+  /** Carries requests; default: `fetch`. What it rejects with is passed on when it is typed. */
+  readonly send?: (url: string, init: RequestInit) => Promise<Response>;
 }
 
 export type EngineClient = Client<EngineContract>;
@@ -94,6 +96,7 @@ export function httpClient<C extends Contract>(
   options: ClientOptions = {},
 ): Client<C> {
   const base = baseUrl.replace(/\/+$/, "");
+  const send = options.send ?? fetch;
   const call = async (
     route: Route,
     input: Record<string, unknown> = {},
@@ -108,7 +111,7 @@ export function httpClient<C extends Contract>(
     let response: Response;
     let text: string;
     try {
-      response = await fetch(url, {
+      response = await send(url, {
         method: route.method,
         signal,
         headers: headersOf(body),
