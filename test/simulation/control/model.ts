@@ -105,7 +105,7 @@ export class Model {
   }
 
   fail(what: string): never {
-    throw new Error(`${what}\n${this.trace.slice(-120).join("\n")}`);
+    throw new Error(`${what}\n${this.trace.slice(-Number(process.env.TRACE ?? 120)).join("\n")}`);
   }
 
   state(): ClusterState {

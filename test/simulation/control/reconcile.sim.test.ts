@@ -148,7 +148,8 @@ async function comeToRest(model: Model): Promise<void> {
     model.nowMs += round > 50 ? 60_000 : 1_000;
   }
   const { works } = plan(model.state());
-  model.fail(`no rest: ${JSON.stringify(works.slice(0, 3), null, 1)}`);
+  const nexuses = model.nexuses().map(({ nexus }) => nexus);
+  model.fail(`no rest: ${JSON.stringify(works.slice(0, 3))} with ${JSON.stringify(nexuses)}`);
 }
 
 /** What the engines have is what the store wants. */

@@ -60,6 +60,8 @@ interface Child {
   recordedHealthy: boolean;
   /** Process that its connection leads to. */
   instance: string;
+  /** Generation that its replica was last seen to have. */
+  generation: number;
 }
 
 export interface FakeNexus {
@@ -579,6 +581,7 @@ export class FakeEngine {
         reason,
         recordedHealthy: healthy,
         instance: "",
+        generation: 0,
       };
       nexus.children.push(child);
       if (!healthy) continue;
@@ -617,14 +620,15 @@ export class FakeEngine {
     for (const child of lost) child.recordedHealthy = false;
     // After a crash the others are resynced from one: unacknowledged writes become the same everywhere.
     const first = current[0]!.replica;
-    for (const { replica } of current) {
+    for (const { child, replica } of current) {
       replica.holds = new Set(first.holds);
-      this.#writeState(nexus, replica, false);
+      this.#writeState(nexus, replica, false, child);
     }
     this.nexuses.set(uuid, nexus);
   }
 
-  #writeState(nexus: FakeNexus, replica: Replica, clean: boolean): void {
+  #writeState(nexus: FakeNexus, replica: Replica, clean: boolean, child: Child): void {
+    child.generation = nexus.generation;
     replica.epoch = nexus.epoch;
     replica.generation = nexus.generation;
     replica.base = nexus.base;
@@ -639,7 +643,7 @@ export class FakeEngine {
       for (const child of inSync) {
         const replica = this.#connected(child);
         if (replica === null || replica.reserved > nexus.epoch) isWritten = false;
-        else this.#writeState(nexus, replica, true);
+        else this.#writeState(nexus, replica, true, child);
       }
       if (isWritten) await this.#record(nexus, [], true);
     }
@@ -659,6 +663,7 @@ export class FakeEngine {
       reason: "none",
       recordedHealthy: false,
       instance: "",
+      generation: 0,
     };
     nexus.children.push(child);
     try {
@@ -730,7 +735,7 @@ export class FakeEngine {
       const replica = this.#connected(child);
       if (replica === null) continue; // Found at the next write.
       if (replica.reserved > nexus.epoch) nexus.isSuperseded = true;
-      else this.#writeState(nexus, replica, false);
+      else this.#writeState(nexus, replica, false, child);
     }
     return !nexus.isSuperseded;
   }
@@ -775,7 +780,7 @@ export class FakeEngine {
       if (child.phase !== "failing") continue;
       try {
         const replica = this.#claim(nexus, child);
-        if (replica.generation !== nexus.generation) continue;
+        if (replica.generation < child.generation) continue;
         child.phase = "in-sync";
         child.reason = "none";
         return;
@@ -803,7 +808,7 @@ export class FakeEngine {
     }
     to.holds = new Set(from.holds);
     child.recordedHealthy = true;
-    this.#writeState(nexus, to, false);
+    this.#writeState(nexus, to, false, child);
     if (!(await this.#record(nexus, []))) {
       child.phase = "failing"; // Its replica carries the generation: its loss has to be recorded.
       child.reason = "rebuild-failed";
