@@ -3,6 +3,7 @@ import { type EngineClient, engineClient } from "../../engine/rpc/client.ts";
 import { TrilithError } from "../../errors.ts";
 import type { Credentials } from "../../net/peer-certificate.ts";
 import { secureClient } from "../../net/secure-client.ts";
+import { ENGINE_PORT_DEFAULT } from "./limits.ts";
 import { memberOf, parsePeerEndpoint } from "./names.ts";
 
 export interface EngineLink {
@@ -49,5 +50,3 @@ export function openEngine(options: EngineLinkOptions): EngineLink {
   });
   return { client, credentialsChanged: () => link.renew(), close: () => link.close() };
 }
-
-const ENGINE_PORT_DEFAULT = 10124;

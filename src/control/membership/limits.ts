@@ -1,6 +1,7 @@
 /** Limits of membership, and its defaults. */
 
 export const PEER_PORT_DEFAULT = 10126;
+export const ENGINE_PORT_DEFAULT = 10124;
 
 const DAY_MS = 24 * 3600_000;
 /** A cluster's authority outlives the cluster: replacing it means that every node joins again. */
