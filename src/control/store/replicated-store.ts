@@ -351,8 +351,9 @@ class RaftStore implements ReplicatedStore {
   }
 
   status(): StoreStatus {
-    const { voters, learners, matchIndexOf, ...status } = this.#raft.status();
-    const names = new Map<string, string>();
+    const { voters, learners, matchIndexOf, contextOf, ...status } = this.#raft.status();
+    // A member is added with its node's name before its record is there.
+    const names = new Map<string, string>(contextOf);
     for (const node of this.view().nodes.values()) names.set(node.raftId, node.id);
     const member = (raftId: string, isVoter: boolean): ClusterMember => ({
       raftId,
