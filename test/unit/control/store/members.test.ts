@@ -156,7 +156,7 @@ test("random work while members stop, start and lead in turn: nothing acknowledg
         for (;;) {
           const { store } = await members.leader();
           try {
-            acknowledged.set(name, await raise(store, name, `${name}-${n}`));
+            acknowledged.set(name, await raise(store, name, `${name}-${n}`, 1_000));
             break;
           } catch (error) {
             if (!(error instanceof TrilithError)) throw error;
