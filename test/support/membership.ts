@@ -97,6 +97,14 @@ export function directoryOf(clusterId: string): MemberDirectory & {
   };
 }
 
+/** A port of the loopback that nobody listens on at the moment. */
+export async function freePort(): Promise<number> {
+  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  const { port } = listener;
+  listener.stop(true);
+  return port;
+}
+
 /** Resolves when `isSo` is true; rejects after ten seconds. */
 export async function until(what: string, isSo: () => boolean): Promise<void> {
   const endMs = performance.now() + 10_000;

@@ -20,7 +20,7 @@ import {
   removals,
   removedChanges,
 } from "./members-table.ts";
-import { finishRemoval } from "./operations.ts";
+import { finishRemoval, removalsUnderWay } from "./operations.ts";
 import type { Announcement } from "./routes.ts";
 
 export interface KeeperOptions {
@@ -136,6 +136,7 @@ export function startKeeper(options: KeeperOptions): Keeper {
     await keepSelf();
     const view = store.view();
     for (const raftId of removals(view)) {
+      if (removalsUnderWay(raft).has(raftId)) continue;
       if (raftId === dataDir.identity.raftId) {
         const { voters } = raft.status();
         const heir = voters.find((id) => id !== raftId);

@@ -31,7 +31,7 @@ export const QUEUED_BYTES_MAX = 64 << 20;
 export const MESSAGE_BYTES_MAX = 32 << 20;
 /** Pause before the next attempt to reach a peer: doubled from the least to the most. */
 export const RETRY_MS_MIN = 50;
-export const RETRY_MS_MAX = 2_000;
+export const RETRY_MS_MAX = 500;
 /** A snapshot that is larger is refused. */
 export const SNAPSHOT_BYTES_MAX = 16 * 2 ** 30;
 /** Snapshots that are received at a time. Beyond it: 503. */

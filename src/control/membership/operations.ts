@@ -51,6 +51,18 @@ export async function transferLeadership(
   await options.raft.transferLeadership(node.raftId);
 }
 
+const removalsOf = new WeakMap<RaftNode, Set<string>>();
+
+/** Raft ids whose removal an operation is carrying out: nobody else is to do the same meanwhile. */
+export function removalsUnderWay(raft: RaftNode): Set<string> {
+  let underWay = removalsOf.get(raft);
+  if (underWay === undefined) {
+    underWay = new Set();
+    removalsOf.set(raft, underWay);
+  }
+  return underWay;
+}
+
 /** A voter that leadership can go to: the one whose log is the longest. */
 function heirOf(raft: RaftNode, leavingRaftId: string): string {
   const { voters, matchIndexOf } = raft.status();
@@ -86,16 +98,32 @@ export async function removeMember(options: MembershipOptions, nodeId: string): 
   const status = raft.status();
   const isVoter = status.voters.includes(raftId);
   const heir = isVoter ? heirOf(raft, raftId) : null;
-  await store.transact((view) => ({
-    value: null,
-    changes: [removingChange(view, raftId, nodeId, now())],
-    events: [],
-  }));
-  if (heir !== null && status.raftId === raftId) {
-    await undoWhenRefused(options, raftId, () => raft.transferLeadership(heir));
-    return;
+  const underWay = removalsUnderWay(raft);
+  underWay.add(raftId);
+  try {
+    await store.transact((view) => ({
+      value: null,
+      changes: [removingChange(view, raftId, nodeId, Math.floor(now()))],
+      events: [],
+    }));
+    await undoWhenRefused(options, raftId, () =>
+      heir !== null && status.raftId === raftId
+        ? handOver(raft, heir)
+        : finishRemoval(options, raftId, nodeId),
+    );
+  } finally {
+    underWay.delete(raftId);
   }
-  await undoWhenRefused(options, raftId, () => finishRemoval(options, raftId, nodeId));
+}
+
+/** Hands leadership over; done, too, when another node has taken it meanwhile. */
+async function handOver(raft: RaftNode, heir: string): Promise<void> {
+  try {
+    await raft.transferLeadership(heir);
+  } catch (error) {
+    const { leader, raftId } = raft.status();
+    if (leader === null || leader === raftId) throw error;
+  }
 }
 
 async function undoWhenRefused(
@@ -139,7 +167,7 @@ async function forgetMember(
     return {
       value: null,
       changes: [
-        ...removedChanges(view, raftId, nodeId, now()),
+        ...removedChanges(view, raftId, nodeId, Math.floor(now())),
         ...(isIts ? [{ table: "nodes", remove: nodeId } as const] : []),
       ],
       events: isIts
