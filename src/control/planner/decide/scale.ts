@@ -21,7 +21,7 @@ import {
   requireVolume,
 } from "./errors.ts";
 import { replicaHosts } from "./publish.ts";
-import { newReplica, placementOf } from "./volumes.ts";
+import { newReplica, placementOf, touchPlaces } from "./volumes.ts";
 
 function living(state: ClusterState, volume: VolumeRecord): ReplicaRecord[] {
   return replicasOf(state, volume.uuid).filter(({ status }) => status !== "Deleting");
@@ -70,9 +70,25 @@ export function setReplicaCount(
       "change the count by one at a time",
     );
   }
+  requireApart(state, volume);
   return count > volume.replicaCount
     ? scaleUp(state, volume, victim, uuids)
     : scaleDown(state, volume, victim);
+}
+
+/**
+ * Throws `FailedPrecondition` while a replica moves within its node: another count could let both, or
+ * the wrong one, stay.
+ */
+function requireApart(state: ClusterState, volume: VolumeRecord): void {
+  const replicas = living(state, volume);
+  const victim = replicas.find(({ uuid }) => uuid === volume.victimReplica);
+  const twin = replicas.find((one) => one !== victim && one.nodeId === victim?.nodeId);
+  if (victim === undefined || twin === undefined) return;
+  throw precondition(
+    `volume ${volume.uuid}: replica ${victim.uuid} is moving from ${victim.poolId} to ${twin.poolId}`,
+    "wait until that is done",
+  );
 }
 
 function scaleUp(
@@ -108,7 +124,7 @@ function scaleUp(
   const changes: Change[] = [
     put("volumes", { ...volume, victimReplica: null }),
     put("replicas", replica),
-    touch("pools", place!.pool),
+    ...touchPlaces(volume, [place!]),
   ];
   return { changes, events };
 }
@@ -128,8 +144,17 @@ function scaleDown(state: ClusterState, volume: VolumeRecord, victim: Uuid | nul
   };
   const which = goes === null ? "" : `, replica ${goes.uuid} in ${goes.poolId} to be given up`;
   const message = `replica count from ${volume.replicaCount} to ${count}${which}`;
+  // The replica that remains of an affinity group is to meet no other single one on its node.
+  const places = replicas
+    .filter((replica) => replica !== goes)
+    .flatMap(({ poolId, nodeId }) => {
+      const pool = state.stored.pools.get(poolId);
+      const node = state.stored.nodes.get(nodeId);
+      return pool === undefined || node === undefined ? [] : [{ pool, node }];
+    });
+  const isLonely = next.affinityGroup !== null && count === 1;
   return {
-    changes: [put("volumes", next)],
+    changes: [put("volumes", next), ...(isLonely ? touchPlaces(next, places) : [])],
     events: [event("Volume", "StateChange", volume.uuid, message)],
   };
 }
@@ -302,7 +327,7 @@ export function moveReplica(
     }),
     put("replicas", successor),
     touch("replicas", replica),
-    touch("pools", place!.pool),
+    ...touchPlaces(volume, [place!]),
   ];
   const message = `to move from pool ${replica.poolId} to ${place!.pool.id} as ${successor.uuid}`;
   return { changes, events: [event("Replica", "StateChange", uuid, message, replica.nodeId)] };

@@ -25,6 +25,7 @@ import {
   newReplica,
   newVolume,
   placementOf,
+  touchPlaces,
 } from "./volumes.ts";
 
 /**
@@ -209,7 +210,7 @@ export function restoreVolume(
       kind: "SnapshotClone" as const,
       snapshotUuid: origins.get(place.pool.id)!.uuid,
     };
-    changes.push(put("replicas", clone), touch("pools", place.pool));
+    changes.push(put("replicas", clone));
   });
-  return { changes, events: [] };
+  return { changes: [...changes, ...touchPlaces(volume, places)], events: [] };
 }

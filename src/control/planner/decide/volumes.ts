@@ -2,7 +2,7 @@
 import { TrilithError } from "../../../errors.ts";
 import type { ClusterState } from "../../cluster-state.ts";
 import type { CreateVolumeRequest } from "../../control.ts";
-import type { ReplicaRecord, Uuid, VolumeRecord } from "../../model.ts";
+import type { NodeRecord, PoolRecord, ReplicaRecord, Uuid, VolumeRecord } from "../../model.ts";
 import { LABELS_MAX } from "../limits.ts";
 import type { PlacementRequest } from "../placement/filters.ts";
 import { requirePools } from "../placement/place.ts";
@@ -141,6 +141,19 @@ export function placementOf(
 }
 
 /**
+ * Touches the pools that places take room in, and the nodes when a single replica of an affinity group
+ * goes there: another one of the group, in another pool of the node, would not be seen otherwise.
+ */
+export function touchPlaces(
+  volume: VolumeRecord,
+  places: readonly { readonly pool: PoolRecord; readonly node: NodeRecord }[],
+): Change[] {
+  const pools = places.map(({ pool }) => touch("pools", pool));
+  if (volume.affinityGroup === null || volume.replicaCount > 1) return pools;
+  return [...pools, ...places.map(({ node }) => touch("nodes", node))];
+}
+
+/**
  * Records a volume and its replicas as `Creating`. Throws `InvalidArgument`, `Conflict`, `Deleting`,
  * `Aborted` (too many creations), `ResourceExhausted` (too few pools, with what removed each).
  */
@@ -158,9 +171,8 @@ export function createVolume(
   const changes: Change[] = [put("volumes", volume)];
   places.forEach((place, at) => {
     changes.push(put("replicas", newReplica(state, volume, fresh(uuids, at), place, true)));
-    changes.push(touch("pools", place.pool));
   });
-  return { changes, events: [] };
+  return { changes: [...changes, ...touchPlaces(volume, places)], events: [] };
 }
 
 /**

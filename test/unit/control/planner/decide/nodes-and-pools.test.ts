@@ -28,13 +28,13 @@ import {
   LABELS_MAX,
   WATCHES_MAX,
 } from "../../../../../src/control/planner/limits.ts";
-import { nexusRecord } from "../../../../support/store-records.ts";
 import {
   GiB,
   PlannedCluster,
   refusal,
   volumeRequest,
 } from "../../../../support/planned-cluster.ts";
+import { nexusRecord } from "../../../../support/store-records.ts";
 
 const nothing = { changes: [], events: [] };
 const gently = { purge: false, acceptVolumeLoss: false, acceptSnapshotLoss: false };

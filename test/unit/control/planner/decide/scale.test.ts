@@ -246,7 +246,7 @@ describe("a move of a replica", () => {
   });
 
   test("may stay on its node, never go to that of another replica", () => {
-    const { cluster, replicas } = withVolume(2);
+    const { cluster, replicas, scale } = withVolume(2);
     const [a, b] = replicas();
     cluster.addPool("pool-x", a!.nodeId, 10 * GiB);
     const move = (pool: string) =>
@@ -258,6 +258,8 @@ describe("a move of a replica", () => {
     expect(error.message).toContain(`${b!.poolId}: node ${b!.nodeId} has a replica`);
     move("pool-x");
     expect(replicas().map(({ poolId }) => poolId)).toContain("pool-x");
+    // Another count now could keep both on the node.
+    for (const count of [1, 3]) expect(refusal(() => scale(count)).message).toContain("is moving");
   });
 
   test("needs a source", () => {

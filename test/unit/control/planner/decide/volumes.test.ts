@@ -33,8 +33,8 @@ describe("creation of a volume", () => {
     expect(changes.map(({ table }) => table)).toEqual([
       "volumes",
       "replicas",
-      "pools",
       "replicas",
+      "pools",
       "pools",
     ]);
     expect(events).toEqual([]);
@@ -117,7 +117,12 @@ describe("creation of a volume", () => {
       [{ maxSnapshots: -1 }, "snapshots"],
       [{ affinityGroup: "" }, "affinity group"],
       [
-        { topology: { node: null, pool: { exclusion: {}, inclusion: { "a b": "" }, affinityKey: [] } } },
+        {
+          topology: {
+            node: null,
+            pool: { exclusion: {}, inclusion: { "a b": "" }, affinityKey: [] },
+          },
+        },
         "label key",
       ],
       [
@@ -162,13 +167,24 @@ describe("creation of a volume", () => {
   test("two decisions on one view cannot both take the last room of a pool", () => {
     const cluster = PlannedCluster.ofNodes(1, GiB);
     const state = cluster.state();
-    const decide = () =>
-      createVolume(state, volumeRequest(cluster.uuid()), cluster.uuids());
+    const decide = () => createVolume(state, volumeRequest(cluster.uuid()), cluster.uuids());
     const [first, second] = [decide(), decide()];
     cluster.put(...first.changes);
     expect(() => cluster.put(...second.changes)).toThrow(Refused);
     expect(refused(cluster, {}).code).toBe("ResourceExhausted");
   });
+});
+
+test("two single replicas of an affinity group cannot take two pools of one node on one view", () => {
+  const cluster = PlannedCluster.ofNodes(1);
+  cluster.addPool("pool-2", "node-1", 100 * GiB);
+  const state = cluster.state();
+  const decide = (sizeBytes: number) => {
+    const request = volumeRequest(cluster.uuid(), { affinityGroup: "db", sizeBytes });
+    return createVolume(state, request, cluster.uuids());
+  };
+  cluster.put(...decide(GiB).changes);
+  expect(() => cluster.put(...decide(2 * GiB).changes)).toThrow(Refused);
 });
 
 describe("destruction of a volume", () => {
