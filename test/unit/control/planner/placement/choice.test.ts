@@ -13,7 +13,12 @@ import {
   rankTargetNodes,
 } from "../../../../../src/control/planner/placement/target.ts";
 import { replicasOf } from "../../../../../src/control/planner/status.ts";
-import { GiB, PlannedCluster, refusal, volumeRequest } from "../../../../support/planned-cluster.ts";
+import {
+  GiB,
+  PlannedCluster,
+  refusal,
+  volumeRequest,
+} from "../../../../support/planned-cluster.ts";
 import { replicaRecord } from "../../../../support/store-records.ts";
 
 function publish(cluster: PlannedCluster, uuid: string, nodeId: string | null): void {
