@@ -142,7 +142,7 @@ export function startControl(
   cli: ControlCliOptions,
   engine: Endpoint,
   log: Log,
-  events: { readonly onRenewed: () => void; readonly onEnd: (reason: TrilithError) => void },
+  onEnd: (reason: TrilithError) => void,
 ): Promise<ControlNode> {
   const { identity } = dataDir;
   const apiListen = (tls: TlsFiles): Listen[] => [
@@ -162,6 +162,6 @@ export function startControl(
     ownEngine: engineClient(urlOf(engine)),
     hostNqn: cli.hostNqn ?? nodeHostNqn(identity.nodeId),
     log,
-    ...events,
+    onEnd,
   });
 }

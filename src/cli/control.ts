@@ -29,12 +29,9 @@ async function run(context: CliContext, cli: ControlVerbOptions): Promise<void> 
   if (dataDir === null) return;
   let failure: TrilithError | null = null;
   const ended = Promise.withResolvers<string>();
-  const node = await startControl(dataDir, cli, ownEngineAt(cli.engineRpc), log, {
-    onRenewed() {},
-    onEnd(reason) {
-      failure = reason;
-      ended.resolve(reason.message);
-    },
+  const node = await startControl(dataDir, cli, ownEngineAt(cli.engineRpc), log, (reason) => {
+    failure = reason;
+    ended.resolve(reason.message);
   });
   const reason = await Promise.race([ending, ended.promise]);
   log(failure === null ? "info" : "error", "control process stops", { reason });

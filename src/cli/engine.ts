@@ -5,10 +5,13 @@ import { notifySystemd, watchdogMs } from "../engine/main/systemd.ts";
 import { engineSettings } from "../engine/settings.ts";
 import { facesOf } from "../errors.ts";
 import { makeLog } from "../ops/log.ts";
+import { followMembership, memberIn } from "./engine-membership.ts";
 import { addEngineOptions, type EngineCliOptions, engineOptionsOf } from "./engine-options.ts";
+import { dataDirOf } from "./node-options.ts";
 import { endSignal } from "./process-end.ts";
 
 interface EngineVerbOptions extends EngineCliOptions {
+  readonly member?: true;
   readonly stopOnStdinEnd?: true;
 }
 
@@ -22,7 +25,10 @@ function feedWatchdog(): () => void {
 
 async function run(cli: EngineVerbOptions): Promise<void> {
   const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
-  const settings = engineSettings(engineOptionsOf(cli));
+  const member = cli.member === true ? memberIn(dataDirOf(cli)) : null;
+  const settings = engineSettings(
+    engineOptionsOf(member === null ? cli : { nodeName: member.identity.nodeId, ...cli }),
+  );
   const engine = await startEngine({
     settings,
     log,
@@ -30,7 +36,9 @@ async function run(cli: EngineVerbOptions): Promise<void> {
     onFatal: () => process.exit(facesOf("Internal").exit),
   });
   // Only now: before, a signal may simply end the process, and so must a start that fails.
-  const ending = endSignal(cli.stopOnStdinEnd === true);
+  const asked = endSignal(cli.stopOnStdinEnd === true);
+  const membership = cli.member === true ? followMembership({ settings, engine, log }) : undefined;
+  const ending = membership === undefined ? asked : Promise.race([asked, membership.renamed]);
   // The control process renews certificates and says so.
   process.on("SIGHUP", () => {
     try {
@@ -51,6 +59,7 @@ async function run(cli: EngineVerbOptions): Promise<void> {
   log("info", "engine stops", { signal });
   notifySystemd("STOPPING=1");
   endWatchdog();
+  membership?.stop();
   // Whatever hangs or fails here, the process ends: its unit starts it again, and everything that
   // was acknowledged is on the disks.
   try {
@@ -67,6 +76,12 @@ async function run(cli: EngineVerbOptions): Promise<void> {
 export function engineCommand(): Command {
   const command = new Command("engine").description(
     "Runs the storage engine: the data path and its RPC. Everything it does, it is told by RPC.",
+  );
+  command.addOption(
+    new Option(
+      "--member",
+      "serve the RPC to the other nodes of the cluster that the data directory belongs to, as soon as it does",
+    ).env("TRILITH_MEMBER"),
   );
   return addEngineOptions(command)
     .addOption(

@@ -35,6 +35,8 @@ function namedVerb(args: readonly string[], verbs: readonly Verb[]): Verb | unde
 /** Has commander throw instead of ending the process, and write where the context says. */
 function adopt(command: Command, path: string, context: CliContext): void {
   command.configureHelp({ showGlobalOptions: true });
+  // Lines are broken where the terminal ends, not where the source does; lists keep theirs.
+  command.description(command.description().replace(/(\S)\n(?=\S)/g, "$1 "));
   command.exitOverride().configureOutput({
     writeOut: (text) => context.print(text.trimEnd()),
     writeErr: (text) => context.printError(text.trimEnd()),

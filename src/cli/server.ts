@@ -3,7 +3,7 @@
  * and the engine as a child that is started again when it ends.
  */
 import { Command, Option } from "commander";
-import { type DataDir, pathsIn } from "../control/membership/data-dir.ts";
+import type { DataDir } from "../control/membership/data-dir.ts";
 import { notifySystemd } from "../engine/main/systemd.ts";
 import { facesOf, TrilithError } from "../errors.ts";
 import { ownCommand } from "../ops/executable.ts";
@@ -32,12 +32,8 @@ interface ServerCliOptions extends ControlCliOptions {
 /** Starts the node's engine. Other nodes reach it over TLS, with the node's own certificate. */
 function startEngine(dataDir: DataDir, cli: ServerCliOptions, log: Log): Supervised {
   const { identity } = dataDir;
-  const { nodePem, caCert } = pathsIn(dataDir.path);
   const own = ownEngineAt(cli.rpc);
   const settings = {
-    rpcTls: identity.engineEndpoint,
-    rpcCert: nodePem,
-    rpcCa: caCert,
     ...cli,
     nodeName: identity.nodeId,
     dataDir: dataDir.path,
@@ -47,7 +43,11 @@ function startEngine(dataDir: DataDir, cli: ServerCliOptions, log: Log): Supervi
   return supervise({
     name: "engine",
     log,
-    command: [...ownCommand(), "engine", "--stop-on-stdin-end", ...passedArguments(settings)],
+    command: [
+      ...ownCommand(),
+      ...["engine", "--stop-on-stdin-end", "--member"],
+      ...passedArguments(settings),
+    ],
     // Wrong settings do not get better by trying again.
     finalStatuses: [facesOf("InvalidArgument").exit],
   });
@@ -62,10 +62,7 @@ async function run(context: CliContext, cli: ServerCliOptions): Promise<void> {
   const engine = startEngine(dataDir, cli, log);
   const failed = Promise.withResolvers<TrilithError>();
   try {
-    const node = await startControl(dataDir, cli, ownEngineAt(cli.rpc), log, {
-      onRenewed: () => engine.signal("SIGHUP"),
-      onEnd: failed.resolve,
-    });
+    const node = await startControl(dataDir, cli, ownEngineAt(cli.rpc), log, failed.resolve);
     const engineEnded = engine.ended.then(
       (status) => new TrilithError("InvalidArgument", `the engine ended with status ${status}`),
     );

@@ -67,8 +67,6 @@ export interface ControlNodeOptions {
   readonly recorder: Endpoint;
   /** The engine of this node. */
   readonly ownEngine: EngineClient;
-  /** Called after the node's certificate was replaced: its engine has to read it again. */
-  readonly onRenewed: () => void;
   readonly hostNqn: string;
   readonly log: Log;
   /** Called once when the node cannot go on: it was removed from the cluster, or its disk failed. */
@@ -361,7 +359,6 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
         transport.credentialsChanged();
         peers.setCredentials(dataDir.credentials());
         for (const link of links.values()) link.credentialsChanged();
-        options.onRenewed();
         served.renew(tlsFiles(dataDir));
       },
     }),

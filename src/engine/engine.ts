@@ -35,6 +35,8 @@ export interface EngineOptions {
 export interface Engine {
   /** Base URLs of the RPC. */
   readonly rpcUrls: readonly string[];
+  /** Serves the RPC over mutual TLS too. `InUse` when the address is taken. */
+  serveTls(tls: NonNullable<EngineSettings["rpcTls"]>): Promise<void>;
   /** Reads the certificate files again. Throws what reading them throws; the old ones stay in use. */
   reload(): void;
   /** Ends everything in order: connections, nexuses, pools, reactors. */
@@ -142,6 +144,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     closeFd(lock);
   };
 
+  let serveTls: Engine["serveTls"];
   try {
     for (let index = 0; index < settings.reactors; index++) {
       await group.start(shardOptions(settings, index, sockets));
@@ -168,9 +171,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       log,
     );
     for (const at of settings.rpcListen) servers.push(serveRpc(at, app.fetch));
-    for (const at of settings.rpcTls?.listen ?? []) {
-      tlsServers.push(await serveRpcTls(at, settings.rpcTls!, app.fetch));
-    }
+    serveTls = async (tls) => {
+      for (const at of tls.listen) tlsServers.push(await serveRpcTls(at, tls, app.fetch));
+    };
+    if (settings.rpcTls !== null) await serveTls(settings.rpcTls);
     const nvmf = [...sockets.nvmf, ...sockets.discovery].map(({ fd }) => fd);
     await group.callAll("listen", { nvmf, nbd: sockets.nbd.map(({ fd }) => fd) });
   } catch (error) {
@@ -186,6 +190,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   });
   return {
     rpcUrls: [...servers.map(urlOf), ...tlsServers.map(({ url }) => url)],
+    serveTls,
     reload() {
       for (const server of tlsServers) server.reload();
     },
