@@ -87,9 +87,17 @@ export class Changes {
   readonly #raw: RawNode;
   readonly #log: LogStore;
   readonly #limits: RaftLimits;
+  readonly #isThere: (raftId: string) => boolean;
   #requests: Request[] = [];
 
-  constructor(raw: RawNode, log: LogStore, limits: RaftLimits) {
+  /** `isThere` says whether a member was heard of lately. */
+  constructor(
+    raw: RawNode,
+    log: LogStore,
+    limits: RaftLimits,
+    isThere: (raftId: string) => boolean,
+  ) {
+    this.#isThere = isThere;
     this.#raw = raw;
     this.#log = log;
     this.#limits = limits;
@@ -108,7 +116,7 @@ export class Changes {
   look(nowMs: number): void {
     if (this.#requests.length === 0) return;
     this.#requests = this.#requests.filter((request) => {
-      const verdict = this.#verdictOn(request);
+      const verdict = this.#verdictOn(request, nowMs);
       if (verdict === "done") request.resolve();
       else if (verdict !== "wait") request.reject(verdict);
       else if (request.deadlineMs <= nowMs) request.reject(tooLate(request));
@@ -129,8 +137,10 @@ export class Changes {
     return this.#raw.raft.state === StateType.StateLeader;
   }
 
-  #verdictOn(request: Request): "done" | "wait" | TrilithError {
-    return request.kind === "transfer" ? this.#transfer(request) : this.#changeMembers(request);
+  #verdictOn(request: Request, nowMs: number): "done" | "wait" | TrilithError {
+    return request.kind === "transfer"
+      ? this.#transfer(request, nowMs)
+      : this.#changeMembers(request);
   }
 
   #isDone({ kind, raftId }: Request): boolean {
@@ -194,16 +204,20 @@ export class Changes {
     }
     if (kind === "remove" && hasVoter(conf, raftId)) {
       const left = conf.voters.filter((id) => id !== raftId);
-      const isActive = (id: string) =>
-        id === raft.id || raft.prs.progress.get(id)?.recentActive === true;
-      const active = left.filter(isActive).length;
+      const active = left.filter((id) => id === raft.id || this.#isThere(id)).length;
       if (active > left.length / 2) return null;
       return `without ${raftId} only ${active} of ${left.length} voters would be reachable`;
     }
     return null;
   }
 
-  #transfer(request: Request): "done" | "wait" | TrilithError {
+  /** What is left of a transfer's time when a member was not heard of long enough. */
+  #patienceMs(): number {
+    const { changeTimeoutMs, electionTicks, tickMs } = this.#limits;
+    return changeTimeoutMs - electionTicks * tickMs;
+  }
+
+  #transfer(request: Request, nowMs: number): "done" | "wait" | TrilithError {
     const { raft } = this.#raw;
     const { raftId } = request;
     if (this.#isDone(request)) return "done";
@@ -211,10 +225,15 @@ export class Changes {
       if (!hasVoter(this.#log.members.conf, raftId)) {
         return new TrilithError("FailedPrecondition", `transfer: ${raftId} is not a voter`);
       }
-      if (raft.leadTransferee !== raftId) {
-        this.#raw.transferLeader(raftId);
-        request.isUnderWay = true;
+      if (raft.leadTransferee === raftId) return "wait";
+      // Nothing can be proposed meanwhile: it is tried once, with somebody who is there.
+      const isThere = this.#isThere(raftId);
+      if (request.isUnderWay || (!isThere && request.deadlineMs <= nowMs + this.#patienceMs())) {
+        return new TrilithError("Unavailable", `transfer: ${raftId} did not take over`);
       }
+      if (!isThere) return "wait";
+      this.#raw.transferLeader(raftId);
+      request.isUnderWay = true;
       return "wait";
     }
     if (request.isUnderWay && raft.lead === "") return "wait";

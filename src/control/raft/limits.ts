@@ -36,6 +36,8 @@ export interface RaftLimits {
   readonly logGrowthWhileSending: number;
   /** Snapshots sent at the same time. */
   readonly snapshotsSentMax: number;
+  /** A member that said nothing for this many heartbeats does not count as there. */
+  readonly silentHeartbeatsMax: number;
   /** How long a change of the members, or of the leader, may take. */
   readonly changeTimeoutMs: number;
   /** How long a learner may take to catch up when it is to be promoted. */
@@ -64,6 +66,7 @@ export const defaultRaftLimits: RaftLimits = {
   logLengthKept: 4 << 20,
   logGrowthWhileSending: 4,
   snapshotsSentMax: 2,
+  silentHeartbeatsMax: 5,
   changeTimeoutMs: 10_000,
   promoteTimeoutMs: 60_000,
   promoteLagMax: 100,

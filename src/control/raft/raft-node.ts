@@ -118,6 +118,8 @@ class Member implements RaftNode {
   readonly #stopTicks: () => void;
   readonly #listeners = new Set<(term: number | null) => void>();
   #inbox: Incoming[] = [];
+  /** When each other member last said something. */
+  readonly #heardAtMs = new Map<string, number>();
   /** The file of the snapshot that the core is being given. */
   #snapshotPath: string | null = null;
   #life: Life = "running";
@@ -147,7 +149,7 @@ class Member implements RaftNode {
       random: options.random ?? Math.random,
     });
     this.#reads = new Reads(`${options.raftId}:${this.#log.incarnation}`);
-    this.#changes = new Changes(this.#raw, this.#log, this.#limits);
+    this.#changes = new Changes(this.#raw, this.#log, this.#limits, (id) => this.#isThere(id));
     this.#machine.restored(this.#db, this.#log.applied);
     if (this.#log.members.removed.has(options.raftId)) this.#life = "removed";
     this.#stopTicks = this.#clock.every(this.#limits.tickMs, () => this.#tick());
@@ -338,6 +340,13 @@ class Member implements RaftNode {
     this.#turn();
   }
 
+  #isThere(raftId: string): boolean {
+    const { tickMs, heartbeatTicks, silentHeartbeatsMax } = this.#limits;
+    const silentMs =
+      this.#clock.nowMs() - (this.#heardAtMs.get(raftId) ?? Number.NEGATIVE_INFINITY);
+    return silentMs <= silentHeartbeatsMax * heartbeatTicks * tickMs;
+  }
+
   /**
    * A voter that hears from no leader asks for votes, and learns that way when it was removed. A learner
    * has no voice; it gives a sign of life instead, which changes nothing with whoever knows it.
@@ -397,6 +406,7 @@ class Member implements RaftNode {
   #stepIncoming(incoming: Incoming): void {
     const { message, path, done } = incoming;
     const { members } = this.#log;
+    this.#heardAtMs.set(message.from, this.#clock.nowMs());
     try {
       if (this.#life !== "running") return;
       if ((message.type as number) === REMOVED_NOTICE) {
@@ -469,6 +479,7 @@ class Member implements RaftNode {
     this.#tellLeadership();
     const { removed } = this.#log.members;
     if (removed.has(this.#options.raftId) && this.#life === "running") {
+      this.#changes.look(this.#clock.nowMs());
       this.#end("removed");
       this.#options.onRemoved?.();
     }

@@ -72,8 +72,11 @@ function simulate(seed: number): Result {
     trouble.end();
     const isGoneOrKnown = () =>
       cluster.running().every(({ raftId, node }) => {
-        // Whom nobody ever spoke to cannot know that it is not wanted any more.
-        return trouble.wanted.includes(raftId) || node!.status().commitIndex === 0;
+        if (trouble.wanted.includes(raftId)) return true;
+        // Whom nobody ever spoke to, and who knows nobody that is left, cannot know that it is removed.
+        const { commitIndex, voters } = node!.status();
+        const known = voters.filter((id) => id !== raftId);
+        return commitIndex === 0 || known.every((id) => cluster.member(id).node === null);
       });
     const isWhole = () => cluster.isConverged(trouble.wanted) && isGoneOrKnown();
     cluster.run(REPAIR_MS, isWhole);

@@ -63,6 +63,7 @@ export class Trouble {
       [4, () => this.#heal()],
       [5, () => this.#crash()],
       [6, () => this.#restart()],
+      [4, () => this.#blink()],
       [2, () => this.#pause()],
       [1, () => this.#jump()],
       [2, () => this.#transfer()],
@@ -135,6 +136,20 @@ export class Trouble {
     else member.crashAt(point);
   }
 
+  /** Ends and comes back at once: with the votes and the log it had, or something is wrong. */
+  #blink(): void {
+    const { random, time } = this.#cluster;
+    const member = this.#randomRunning();
+    if (member === null) return;
+    this.#count("blink");
+    this.#cluster.note(`${member.raftId} blinks`);
+    member.crash();
+    time.after(random.next() * 200, () => {
+      const isDown = member.node === null && !member.isRemoved && !this.#lost.has(member.raftId);
+      if (isDown) member.start(false);
+    });
+  }
+
   #restart(): void {
     for (const [id, member] of this.#cluster.members) {
       if (member.node !== null || member.isRemoved || this.#lost.has(id)) continue;
@@ -181,8 +196,8 @@ export class Trouble {
   /** The process dies, its disk is gone: it comes back empty, as somebody else. */
   #replaceDisk(): void {
     const { random } = this.#cluster;
-    // One at a time: a majority of lost disks is a lost cluster.
-    if (!this.#isSettled()) return;
+    // One at a time, and not one of two: a majority of lost disks is a lost cluster.
+    if (!this.#isSettled() || this.wanted.length < 3) return;
     const old = random.pick(this.wanted);
     this.#cluster.member(old).crash();
     this.#lost.add(old);
