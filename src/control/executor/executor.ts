@@ -9,11 +9,12 @@ import { TrilithError } from "../../errors.ts";
 import type { Log } from "../../ops/log.ts";
 import type { ClusterSettings, ClusterState, ObservedNode, StoreView } from "../cluster-state.ts";
 import type { NodeId, NodeRecord } from "../model.ts";
-import type { NodeChange } from "../observer/observer.ts";
+import type { EngineEventListener, NodeChange } from "../observer/observer.ts";
 import type { Work } from "../planner/plan.ts";
 import { plan, planFor } from "../planner/reconcile/index.ts";
 import type { Execution, StepFailure } from "../service/ports.ts";
 import type { Store } from "../store/store.ts";
+import { EngineNotes } from "./engine-notes.ts";
 import { FULL_PLAN_GAP_MS, FULL_PLAN_MS, WORKS_MAX, WORKS_PER_NODE_MAX } from "./limits.ts";
 import { SubjectMemory } from "./memory.ts";
 import { runWork } from "./run-work.ts";
@@ -25,6 +26,7 @@ export interface ExecutorObserver {
   engine(nodeId: NodeId): EngineClient;
   refresh(nodeId: NodeId): Promise<boolean>;
   onNodeChange(listener: (change: NodeChange) => void): () => void;
+  onEngineEvent(listener: EngineEventListener): () => void;
   setNodes(nodes: ReadonlyMap<NodeId, NodeRecord>): void;
   /** Forgets everything: this node does not lead any more. */
   stop(): void;
@@ -57,6 +59,7 @@ export class Executor implements Execution {
   readonly #options: ExecutorOptions;
   readonly #monotonicMs: () => number;
   readonly #memory = new SubjectMemory();
+  readonly #notes: EngineNotes;
   readonly #urgent = new Set<string>();
   readonly #queue = new Set<string>();
   readonly #active = new Map<string, Promise<void>>();
@@ -77,6 +80,8 @@ export class Executor implements Execution {
   constructor(options: ExecutorOptions) {
     this.#options = options;
     this.#monotonicMs = options.monotonicMs ?? (() => performance.now());
+    const { store, log, observer } = options;
+    this.#notes = new EngineNotes({ store, log, engine: (id) => observer.engine(id) });
   }
 
   /** Follows the store's leadership from now on. */
@@ -89,6 +94,9 @@ export class Executor implements Execution {
       }),
       store.subscribe((touched, view) => this.#stored(touched, view)),
       observer.onNodeChange((change) => this.#observed(change)),
+      observer.onEngineEvent((nodeId, event, isNew) => {
+        if (this.#run !== null) this.#notes.note(nodeId, event, isNew);
+      }),
     );
     if (store.isLeader()) this.#lead();
   }
@@ -174,6 +182,7 @@ export class Executor implements Execution {
     this.#unread.clear();
     this.#requests.clear();
     this.#memory.clear();
+    this.#notes.clear();
     this.#fullWanted = false;
     this.#fullDueMs = null;
     this.#options.observer.stop();

@@ -24,5 +24,8 @@ export const FULL_PLAN_MS = 10_000;
 export const FULL_PLAN_GAP_MS = 200;
 /** Failures that are remembered for operations that wait; the oldest go first. */
 export const FAILURES_MAX = 4_096;
+/** Events of engines are gathered for so long and written together; beyond so many they are dropped. */
+export const EVENTS_GATHER_MS = 200;
+export const EVENTS_WAITING_MAX = 1_000;
 /** Ended rebuilds that are kept per volume. */
 export const HISTORY_PER_VOLUME_MAX = 64;

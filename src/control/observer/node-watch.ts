@@ -23,7 +23,8 @@ export interface WatchListener {
   seen(): void;
   /** Everything was read, by a read that was begun `startedMs` (monotonic). */
   read(reading: EngineReading): void;
-  event(event: EngineEvent): void;
+  /** `isNew`: it happened since the watch began. */
+  event(event: EngineEvent, isNew: boolean): void;
 }
 
 export interface WatchOptions {
@@ -135,6 +136,7 @@ export class NodeWatch {
     const { signal } = this.#end;
     let since = 0;
     let instanceUuid = "";
+    let isNew = false;
     while (!signal.aborted) {
       try {
         const answer = await client.listEvents(
@@ -143,15 +145,19 @@ export class NodeWatch {
         );
         if (signal.aborted) return;
         const isOther = answer.instanceUuid !== instanceUuid;
-        instanceUuid = answer.instanceUuid;
-        if (isOther && since > 0) {
-          // Another process answers: its events begin anew.
+        if (isOther && instanceUuid !== "") {
+          // Another process answers: its events begin anew, and all of them are news.
+          instanceUuid = answer.instanceUuid;
+          isNew = true;
           since = 0;
           continue;
         }
+        instanceUuid = answer.instanceUuid;
         since = answer.next;
+        const isCaughtUp = answer.events.length < EVENTS_LIMIT;
+        for (const event of answer.events) listener.event(event, isNew);
+        isNew ||= isCaughtUp;
         if (answer.events.length === 0 && answer.lost === 0) continue;
-        for (const event of answer.events) listener.event(event);
         await this.refresh();
       } catch {
         // The heartbeat says whether the engine is there; events are asked for again.

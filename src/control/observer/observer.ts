@@ -25,6 +25,9 @@ export interface NodeChange {
   readonly nexuses: readonly string[];
 }
 
+/** `isNew`: it happened since the node is watched; others are what the engine still knew. */
+export type EngineEventListener = (nodeId: NodeId, event: EngineEvent, isNew: boolean) => void;
+
 export interface ObserverOptions {
   /** The client for a node's engine, with whatever it needs to be let in. */
   readonly clientOf: (node: NodeRecord) => EngineClient;
@@ -70,7 +73,7 @@ export class Observer implements Observation {
   readonly #watched = new Map<NodeId, Watched>();
   readonly #listeners = new Set<() => void>();
   readonly #changeListeners = new Set<(change: NodeChange) => void>();
-  readonly #eventListeners = new Set<(nodeId: NodeId, event: EngineEvent) => void>();
+  readonly #eventListeners = new Set<EngineEventListener>();
   #observation: ReadonlyMap<NodeId, ObservedNode> = new Map();
   #timer: ReturnType<typeof setInterval> | null = null;
 
@@ -96,8 +99,8 @@ export class Observer implements Observation {
     return () => this.#changeListeners.delete(listener);
   }
 
-  /** Calls the listener with each event of an engine, once its effects have been read or just before. */
-  onEngineEvent(listener: (nodeId: NodeId, event: EngineEvent) => void): () => void {
+  /** Calls the listener with each event of an engine, just before what it tells of is read. */
+  onEngineEvent(listener: EngineEventListener): () => void {
     this.#eventListeners.add(listener);
     return () => this.#eventListeners.delete(listener);
   }
@@ -153,8 +156,8 @@ export class Observer implements Observation {
       listener: {
         seen: () => this.#seen(id),
         read: (reading) => this.#read(id, reading),
-        event: (event) => {
-          for (const listener of this.#eventListeners) listener(id, event);
+        event: (event, isNew) => {
+          for (const listener of this.#eventListeners) listener(id, event, isNew);
         },
       },
     });
