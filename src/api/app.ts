@@ -40,7 +40,7 @@ export interface ApiOptions {
   readonly leadership?: () => "here" | "elsewhere" | "none";
   /** Has the leader answer. Null, or a rejection: it cannot be reached. */
   readonly forward?: (request: Request) => Promise<Response> | null;
-  /** What is known of the cluster here, for reads without a leader. Default: `control.state()`. */
+  /** What is known of the cluster here, for reads without a leader. Default: the control's. */
   readonly localState?: () => ClusterState;
   readonly verifyToken?: TokenVerifier;
   /** What is missing before this node can serve; empty: nothing. Default: a leader. */
@@ -103,6 +103,7 @@ function noLeader(): TrilithError {
 export function createApi(control: Control, options: ApiOptions): Api {
   const { log } = options;
   const leadership = options.leadership ?? (() => "here" as const);
+  const localState = options.localState ?? (() => control.localState());
   const unready =
     options.unready ?? (() => (control.raft().leader === null ? ["there is no leader"] : []));
 
@@ -143,11 +144,10 @@ export function createApi(control: Control, options: ApiOptions): Api {
   const scopeOf = (c: Ctx, operation: AnyOperation): Scope => {
     const stale = operation.served === "leader" && leadership() !== "here";
     if (stale) c.header(STALE_HEADER, "true");
-    const { localState } = options;
     return {
       control,
       context: contextOf(c, operation),
-      state: stale && localState !== undefined ? async () => localState() : () => control.state(),
+      state: stale ? async () => localState() : () => control.state(),
       request: c.req.raw,
     };
   };

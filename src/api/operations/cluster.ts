@@ -20,8 +20,11 @@ import {
   NewToken,
   NewTokenBody,
   PlanView,
+  Settings,
+  SettingsBody,
   Specs,
   Status,
+  Token,
   TransferBody,
   Warning,
 } from "../schemas/cluster.ts";
@@ -117,6 +120,23 @@ const membership = [
     handle: async (_request, scope) => renderCluster(scope.control),
   }),
   ownOperation({
+    id: "get_cluster_tokens",
+    method: "get",
+    path: "/cluster/tokens",
+    tag: "Cluster",
+    summary: "Tokens that were given out, without their secrets",
+    result: v.array(Token),
+    handle: async (_request, scope) => {
+      const { tokens } = (await scope.state()).stored;
+      return [...tokens.values()].map(({ id, kind, expiresAtMs, note }) => ({
+        id,
+        kind,
+        expiresAt: timeText(expiresAtMs),
+        note,
+      }));
+    },
+  }),
+  ownOperation({
     id: "post_cluster_token",
     method: "post",
     path: "/cluster/tokens",
@@ -158,4 +178,29 @@ const membership = [
   }),
 ];
 
-export const clusterOperations = [...views, ...membership];
+const settings = [
+  ownOperation({
+    id: "get_settings",
+    method: "get",
+    path: "/settings",
+    tag: "Cluster",
+    summary: "Settings of the cluster, with their defaults filled in",
+    result: Settings,
+    handle: async (_request, scope) => ({ ...(await scope.state()).settings }),
+  }),
+  ownOperation({
+    id: "put_settings",
+    method: "put",
+    path: "/settings",
+    tag: "Cluster",
+    summary: "Changes settings of the cluster; what is left out stays as it is",
+    body: SettingsBody,
+    result: Settings,
+    handle: async ({ body }, { control, context }) => {
+      const entries = Object.entries(body).filter(([, value]) => value !== undefined);
+      return { ...(await control.changeSettings(Object.fromEntries(entries), context)) };
+    },
+  }),
+];
+
+export const clusterOperations = [...views, ...membership, ...settings];

@@ -112,6 +112,13 @@ export const NewTokenBody = v.strictObject({
 });
 /** `token` is shown once: only a digest of it is stored. */
 export const NewToken = v.object({ id: v.string(), token: v.string(), expiresAt: Time });
+/** A token without its secret, which nobody knows any more. */
+export const Token = v.object({
+  id: v.string(),
+  kind: v.picklist(["join", "api"]),
+  expiresAt: Time,
+  note: v.string(),
+});
 export const TransferBody = v.strictObject({ node: Name });
 
 export const Warning = v.object({
@@ -196,6 +203,32 @@ export const Status = v.object({
     running: v.array(v.object({ volume: Uuid, node: v.string(), rebuild: RunningRebuild })),
   }),
   warnings: v.array(Warning),
+});
+
+/** Cluster-wide settings; null of `maxRebuilds`: no limit. */
+export const Settings = v.object({
+  poolCommitmentPercent: Count,
+  volumeCommitmentPercent: Count,
+  volumeCommitmentInitialPercent: Count,
+  snapshotCommitmentPercent: Count,
+  faultedChildWaitMs: Count,
+  maxRebuilds: v.nullable(Count),
+  maxVolumeCreates: Count,
+  nodeDeadlineMs: Count,
+  restrictHosts: v.boolean(),
+});
+const given = v.optional(v.nullable(Count));
+/** New values; null goes back to the default (of `maxRebuilds`: to no limit). */
+export const SettingsBody = v.strictObject({
+  poolCommitmentPercent: given,
+  volumeCommitmentPercent: given,
+  volumeCommitmentInitialPercent: given,
+  snapshotCommitmentPercent: given,
+  faultedChildWaitMs: given,
+  maxRebuilds: given,
+  maxVolumeCreates: given,
+  nodeDeadlineMs: given,
+  restrictHosts: v.optional(v.nullable(v.boolean())),
 });
 
 export const MoveReplicaBody = v.strictObject({
