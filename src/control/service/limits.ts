@@ -36,3 +36,5 @@ export const WATCH_CALLS_AT_ONCE = 8;
  * known. Longer than the deadline of nodes, after which a silent one is Offline.
  */
 export const FIRST_NEWS_MS = 5_000;
+/** Characters of an idempotency key. More is `InvalidArgument`. */
+export const IDEMPOTENCY_KEY_MAX = 256;

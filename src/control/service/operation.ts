@@ -9,7 +9,7 @@ import type { RequestContext } from "../control.ts";
 import { decisionUuids, type FreshUuids } from "../planner/decide/changes.ts";
 import type { Change, Decision } from "../planner/plan.ts";
 import type { Store } from "../store/store.ts";
-import { FIRST_NEWS_MS } from "./limits.ts";
+import { FIRST_NEWS_MS, IDEMPOTENCY_KEY_MAX } from "./limits.ts";
 import type { Execution, Membership, Observation } from "./ports.ts";
 import { makeSettingsReader } from "./settings.ts";
 import { type Goal, markFailures, waitFor } from "./wait.ts";
@@ -59,6 +59,15 @@ function digestOf(name: string, request: readonly unknown[]): string {
     .digest("hex");
 }
 
+function checkKey(key: string): void {
+  if (key.length <= IDEMPOTENCY_KEY_MAX && /^[\x21-\x7e]+$/.test(key)) return;
+  throw new TrilithError(
+    "InvalidArgument",
+    `an idempotency key has 1 to ${IDEMPOTENCY_KEY_MAX} printable characters without spaces`,
+    "a UUID is a good one",
+  );
+}
+
 export class Operations {
   readonly parts: ServiceParts;
   readonly #settings: (view: ClusterState["stored"]["settings"]) => ClusterSettings;
@@ -100,6 +109,7 @@ export class Operations {
     operation: Pick<Operation<unknown>, "name" | "request" | "context" | "decide">,
   ): Promise<void> {
     const { idempotencyKey } = operation.context;
+    if (idempotencyKey !== undefined) checkKey(idempotencyKey);
     const mine: Remembered = { digest: digestOf(operation.name, operation.request) };
     const remembered = await this.parts.store.transact(
       (view) => {

@@ -20,6 +20,14 @@ export const READ_TIMEOUT_MS = 5_000;
 export const READY_RETRY_MS = 50;
 /** Changes, checks and events of one transaction; more is refused with `ResourceExhausted`. */
 export const TRANSACTION_PARTS_MAX = 10_000;
+/** Characters of a record's key; a longer one is a defect of who made it. */
+export const KEY_LENGTH_MAX = 8 * 1024;
+/** Characters of any other text of a record. */
+export const TEXT_LENGTH_MAX = 64 * 1024;
+/** Characters of a setting's value, which may be a list. */
+export const SETTING_LENGTH_MAX = 1024 * 1024;
+/** Characters of an event's message; the rest is cut off. */
+export const MESSAGE_LENGTH_MAX = 4 * 1024;
 /** Bytes of one encoded command; more is refused with `ResourceExhausted`. */
 export const COMMAND_BYTES_MAX = 4 * 1024 * 1024;
 /** Events handed out by one call. */

@@ -9,6 +9,7 @@ import { assert, unreachable } from "../../assert.ts";
 import type { StoredEvent } from "../model.ts";
 import type { StateMachine } from "../raft/raft.ts";
 import { type Check, decodeCommand, type TransactionCommand } from "./command.ts";
+import { EVENTS_KEPT } from "./limits.ts";
 import { migrateTo, prepareTables, schemaVersion, storeMigrations } from "./migrations.ts";
 import { openStatements, type StoreStatements } from "./statements.ts";
 import { keyOf } from "./tables.ts";
@@ -45,6 +46,7 @@ export class StoreMachine implements StateMachine {
   #statements: StoreStatements | null = null;
   #view: TableView | null = null;
   #listener: MachineListener | null = null;
+  #lastEventId = 0;
 
   /** `migrations`: other than those of this executable, for tests. */
   constructor(migrations: readonly string[] = storeMigrations) {
@@ -84,9 +86,14 @@ export class StoreMachine implements StateMachine {
     prepareTables(db, this.#migrations);
     this.#open(db);
     this.#view = TableView.load(this.statements().tables, appliedIndex);
+    const since = this.#lastEventId;
+    const { events } = this.statements();
+    this.#lastEventId = events.range().newestId;
     if (former === null) return;
     const touched = former.names().union(this.#view.names());
-    this.#listener?.applied(touched, [], this.#view, appliedIndex);
+    // What happened meanwhile is told, as far as it is kept.
+    const missed = events.after(since, EVENTS_KEPT);
+    this.#listener?.applied(touched, missed, this.#view, appliedIndex);
   }
 
   #open(db: Database): void {
@@ -123,6 +130,7 @@ export class StoreMachine implements StateMachine {
       return;
     }
     this.#view = this.view().with(index, outcome.touched);
+    this.#lastEventId = outcome.events.at(-1)?.id ?? this.#lastEventId;
     const names = new Set(outcome.touched.map(({ table, key }) => touchedName(table, key)));
     this.#listener?.applied(names, outcome.events, this.#view, index);
   }

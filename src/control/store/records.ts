@@ -5,12 +5,19 @@
  */
 import * as v from "valibot";
 import type { NewEvent, SpecStatus, TableName, Tables } from "../model.ts";
+import { KEY_LENGTH_MAX, SETTING_LENGTH_MAX, TEXT_LENGTH_MAX } from "./limits.ts";
 
-const Text = v.pipe(v.string(), v.maxLength(4096));
-const Id = v.pipe(v.string(), v.minLength(1), v.maxLength(1024));
+/** SQLite would give back other texts than it was given: cut off at NUL, or with other characters. */
+const storable = v.check(
+  (text: string) => text.isWellFormed() && !text.includes("\0"),
+  "holds characters that cannot be stored",
+);
+const Text = v.pipe(v.string(), v.maxLength(TEXT_LENGTH_MAX), storable);
+/** Keys of records, and what refers to them. */
+export const Id = v.pipe(v.string(), v.minLength(1), v.maxLength(KEY_LENGTH_MAX), storable);
 const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const Flag = v.boolean();
-const TextMap = v.record(v.pipe(v.string(), v.maxLength(1024)), Text);
+const TextMap = v.record(Text, Text);
 const Status = v.picklist(["Creating", "Created", "Deleting"] satisfies SpecStatus[]);
 
 const Labelled = v.strictObject({
@@ -190,7 +197,11 @@ const tokenRecord = v.strictObject({
   note: Text,
 });
 
-const settingRecord = v.strictObject({ revision: Count, key: Id, value: Text });
+const settingRecord = v.strictObject({
+  revision: Count,
+  key: Id,
+  value: v.pipe(v.string(), v.maxLength(SETTING_LENGTH_MAX), storable),
+});
 
 /** A schema per table; that each yields the record of the model is checked by the compiler. */
 export const recordSchemas: { readonly [T in TableName]: v.GenericSchema<unknown, Tables[T]> } = {

@@ -65,7 +65,10 @@ export interface Store {
    * touched (`volumes/<uuid>`: table and key); and after a snapshot came in, with those of all records.
    */
   subscribe(listener: (touched: ReadonlySet<string>, view: StoreView) => void): () => void;
-  /** Called with each event as it is applied. After a snapshot came in, ids may leave a gap: see `events`. */
+  /**
+   * Called with each event as it is applied, in order. When a snapshot came in, with all that happened
+   * meanwhile, as far as that is kept.
+   */
   onEvent(listener: (event: StoredEvent) => void): () => void;
   /** Events after `sinceId`, oldest first, at most `limit`; and the oldest id that is kept. */
   events(sinceId: number, limit: number): { events: StoredEvent[]; oldestId: number };

@@ -288,6 +288,42 @@ describe("bounds", () => {
   });
 });
 
+describe("what cannot be applied is not proposed", () => {
+  const request = (key: string) => ({ key, outcome: "1" });
+  const long = "x".repeat(10_000);
+  const cases: [string, () => string][] = [
+    ["a key that is too long", () => transaction({ request: request(long) })],
+    ["a key that is empty", () => transaction({ request: request("") })],
+    ["a removal without key", () => transaction({ changes: [{ table: "pools", remove: "" }] })],
+    ["a time that is no number", () => transaction({ nowMs: Number.NaN })],
+    [
+      "a text that SQLite would cut off",
+      () => transaction({ changes: [{ table: "pools", put: poolRecord("p\0q", "n") }] }),
+    ],
+    [
+      "a text that is not well-formed",
+      () => transaction({ changes: [{ table: "pools", put: poolRecord("p", "\ud800") }] }),
+    ],
+    [
+      "a table that is not there",
+      () => transaction({ changes: [{ table: "rooms" as "pools", remove: "p" }] }),
+    ],
+  ];
+  test.each(cases)("%s", (_name, make) => {
+    expect(make).toThrow(TrilithError);
+  });
+
+  test("but an event's message is made to fit", () => {
+    const instance = new Instance().open(0);
+    const message = `\0\ud800${"x".repeat(10_000)}`;
+    instance.apply(1, [transaction({ events: [newEvent("v", { message })] })]);
+    const [stored] = instance.machine.statements().events.after(0, 1);
+    expect(stored!.message.slice(0, 3)).toBe("\ufffd\ufffdx");
+    expect(stored!.message.length).toBe(4096);
+    instance.close();
+  });
+});
+
 describe("the log", () => {
   test("a command that is not known stops the process instead of being skipped", () => {
     const instance = new Instance().open(0);

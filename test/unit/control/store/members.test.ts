@@ -111,6 +111,8 @@ test("a member that comes back after the log was cut gets a snapshot, and tells 
   );
   const held = absent.store.view();
   const touched = new Set<string>();
+  const said: number[] = [];
+  absent.store.onEvent(({ id }) => said.push(id));
   absent.store.subscribe((names) => {
     for (const name of names) touched.add(name);
   });
@@ -134,6 +136,7 @@ test("a member that comes back after the log was cut gets a snapshot, and tells 
   expect([...view.replicasOfVolume.get("new")!]).toEqual(["r1"]);
   expect([...held.volumes.keys()]).toEqual(["old"]);
   for (const name of ["volumes/old", "volumes/new", "replicas/r1"]) expect(touched).toContain(name);
+  expect(said).toEqual(Array.from({ length: 100 }, (_, at) => at + 2));
   // What was applied before the snapshot is known after it.
   const { raft } = await members.leader();
   await raft.transferLeadership(absent.raftId);
