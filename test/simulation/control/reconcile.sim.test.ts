@@ -120,6 +120,7 @@ async function act(model: Model): Promise<void> {
 async function comeToRest(model: Model): Promise<void> {
   model.log("--- troubles end");
   model.trouble = 0;
+  model.store.meanwhile = () => {};
   model.isRecorderUp = true;
   for (const engine of model.engines.values()) engine.isUp = true;
   await model.lateAll();
@@ -224,6 +225,9 @@ async function run(seed: number): Promise<Model> {
   }
   await comeToRest(model);
   model.trouble = 0.02;
+  model.store.meanwhile = () => {
+    if (model.random.chance(0.03)) operate(model);
+  };
   for (let i = 0; i < ACTIONS; i++) await act(model);
   await comeToRest(model);
   checkRest(model);

@@ -28,6 +28,8 @@ export class MemoryStore implements Store {
   readonly #eventListeners = new Set<(event: StoredEvent) => void>();
   /** Called before each transaction is applied; may throw. */
   beforeApply: (proposal: Proposal) => void = () => {};
+  /** Called between a decision and its application: others may be faster. */
+  meanwhile: () => void = () => {};
 
   view(): StoreView {
     return this.#view.tables;
@@ -44,6 +46,7 @@ export class MemoryStore implements Store {
       const proposal = decide(this.view());
       await Promise.resolve(); // Others may come in between, as with the real one.
       if (!this.#isLeader) throw new TrilithError("Timeout", "leadership was lost");
+      this.meanwhile();
       this.beforeApply(proposal);
       if (this.#apply(proposal)) return proposal.value;
       if (attempt === ATTEMPTS_MAX) throw new TrilithError("Conflict", "records keep changing");

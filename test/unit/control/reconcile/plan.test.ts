@@ -1,0 +1,576 @@
+/** What is planned for given states. */
+import { describe, expect, test } from "bun:test";
+import type { ClusterSettings, ObservedNode } from "../../../../src/control/cluster-state.ts";
+import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../../../src/control/model.ts";
+import type { Change, Step } from "../../../../src/control/planner/plan.ts";
+import { type Failures, plan, planFor } from "../../../../src/control/planner/reconcile/index.ts";
+import {
+  NOW_MS,
+  seenChild,
+  seenNexus,
+  seenNode,
+  seenPool,
+  seenReplica,
+  servedUri,
+  shareTo,
+  stateOf,
+} from "../../../support/control/states.ts";
+import {
+  nexusRecord,
+  nodeRecord,
+  poolRecord,
+  replicaRecord,
+  snapshotRecord,
+  volumeRecord,
+} from "../../../support/store-records.ts";
+
+const id = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, "0")}`;
+const VOLUME = id(1);
+const NEXUS = id(2);
+const NODES = ["n1", "n2", "n3", "n4"];
+const MIB = 1 << 20;
+const SIZE = 64 * MIB;
+
+const nqn = (node: string) => `nqn.2019-05.io.openebs:node-name:${node}`;
+const pools = NODES.map((node) => poolRecord(`p-${node}`, node));
+
+/** Steps in few words: `n1 createPool`, `store pools`. */
+function words(steps: readonly Step[] | undefined): string[] {
+  return (steps ?? []).map((step) =>
+    step.kind === "engine"
+      ? `${step.nodeId} ${step.call.method}`
+      : `store ${step.changes.map(({ table }) => table).join(" ")}`,
+  );
+}
+
+function putOf<T>(steps: readonly Step[] | undefined, table: Change["table"]): T[] {
+  return (steps ?? []).flatMap((step) =>
+    step.kind === "store"
+      ? step.changes.flatMap((change) =>
+          change.table === table && "put" in change ? [change.put as T] : [],
+        )
+      : [],
+  );
+}
+
+/** A published volume of three replicas on n1 (with the nexus), n2 and n3; n4 has room. */
+function published(options: {
+  readonly volume?: Partial<VolumeRecord>;
+  readonly nexus?: Partial<NexusRecord>;
+  readonly replicas?: readonly Partial<ReplicaRecord>[];
+  /** Children of the nexus as reported; null: there is no nexus. */
+  readonly children?: readonly Parameters<typeof seenChild>[1][] | null;
+  readonly away?: readonly string[];
+  readonly nodes?: Partial<Record<string, Partial<ObservedNode>>>;
+  readonly records?: readonly Change[];
+  readonly settings?: Partial<ClusterSettings>;
+}) {
+  const target = {
+    nexusUuid: NEXUS,
+    nodeId: "n1",
+    protocol: "nvmf",
+    frontendNodes: [],
+    publishContext: {},
+  } as const;
+  const volume = volumeRecord(VOLUME, {
+    sizeBytes: SIZE,
+    replicaCount: 3,
+    thin: true,
+    target,
+    epoch: 4,
+    incarnation: 2,
+    ...options.volume,
+  });
+  const replicas = ["n1", "n2", "n3"].map((node, i) =>
+    replicaRecord(id(10 + i), VOLUME, `p-${node}`, {
+      nodeId: node,
+      sizeBytes: SIZE,
+      thin: true,
+      allowedHosts: node === "n1" ? null : [nqn("n1")],
+      ...options.replicas?.[i],
+    }),
+  );
+  const uris = replicas.map((r) => (r.nodeId === "n1" ? `bdev:///${r.uuid}` : servedUri(r)));
+  const nexus = nexusRecord(NEXUS, {
+    volumeUuid: VOLUME,
+    nodeId: "n1",
+    sizeBytes: SIZE,
+    epoch: 4,
+    share: "nvmf",
+    children: uris.map((uri, i) => ({ uri, replicaUuid: replicas[i]!.uuid })),
+    ...options.nexus,
+  });
+  const children = uris.map((uri, i) => seenChild(uri, options.children?.[i]));
+  const nodes = NODES.map((node) => {
+    const own = replicas.filter(({ nodeId, status }) => nodeId === node && status !== "Creating");
+    const nexuses = node === "n1" && options.children !== null ? [seenNexus(nexus, children)] : [];
+    return seenNode(
+      node,
+      {
+        pools: pools.filter(({ nodeId }) => nodeId === node).map((pool) => seenPool(pool)),
+        replicas: own.map((replica) => seenReplica(replica)),
+        nexuses,
+      },
+      {
+        ...(options.away?.includes(node) === true ? { status: "Offline" as const } : {}),
+        ...options.nodes?.[node],
+      },
+    );
+  });
+  return stateOf(
+    [
+      ...NODES.map(
+        (node): Change => ({ table: "nodes", put: nodeRecord(node, { hostNqn: nqn(node) }) }),
+      ),
+      ...pools.map((pool): Change => ({ table: "pools", put: pool })),
+      { table: "volumes", put: volume },
+      ...replicas.map((replica): Change => ({ table: "replicas", put: replica })),
+      { table: "nexuses", put: nexus },
+      ...(options.records ?? []),
+    ],
+    nodes,
+    options.settings,
+  );
+}
+
+const faulted = { state: "faulted", reason: "io-failure" } as const;
+const out = { state: "degraded", reason: "out-of-sync" } as const;
+
+test("a cluster that is as wanted needs nothing", () => {
+  const made = plan(published({}));
+  expect(made).toEqual({ works: [], warnings: [], wakeAtMs: null });
+});
+
+describe("pools", () => {
+  const failing: Failures = new Map([
+    ["pool/p", { code: "ForeignDisk", message: "holds ext4", remedy: "" }],
+  ]);
+  const state = (
+    changes: Parameters<typeof poolRecord>[2],
+    seen?: string,
+    status: ObservedNode["status"] = "Online",
+  ) => {
+    const pool = poolRecord("p", "n1", { createdAtMs: NOW_MS, ...changes });
+    const there = seen === undefined ? [] : [seenPool({ ...pool, uuid: seen })];
+    return stateOf(
+      [
+        { table: "nodes", put: nodeRecord("n1") },
+        { table: "pools", put: pool },
+      ],
+      [seenNode("n1", { pools: there }, { status })],
+    );
+  };
+
+  test("are made once, and given up when that cannot be", () => {
+    const creating = state({ status: "Creating", force: true });
+    expect(words(planFor(creating, "pool/p").work?.steps)).toEqual([
+      "n1 createPool",
+      "store pools",
+    ]);
+    expect(putOf(planFor(creating, "pool/p").work?.steps, "pools")).toMatchObject([
+      { status: "Created", force: false },
+    ]);
+    const { work } = planFor(creating, "pool/p", failing);
+    expect(putOf(work?.steps, "pools")).toMatchObject([{ status: "Deleting" }]);
+    expect(work?.failure?.code).toBe("ForeignDisk");
+  });
+
+  test("that exist are imported, never made", () => {
+    expect(words(planFor(state({}), "pool/p").work?.steps)).toEqual(["n1 importPool"]);
+    expect(planFor(state({}, "uuid-of-p"), "pool/p").work).toBeNull();
+    expect(planFor(state({}, undefined, "Offline"), "pool/p").work).toBeNull();
+  });
+
+  test("of the same name that are another's are left alone", () => {
+    const deleting = { status: "Deleting" } as const;
+    const own = planFor(state(deleting, "uuid-of-p"), "pool/p").work;
+    expect(words(own?.steps)).toEqual(["n1 destroyPool", "store pools"]);
+    const foreign = planFor(state(deleting, "somebody else's"), "pool/p").work;
+    expect(words(foreign?.steps)).toEqual(["store pools"]);
+    expect(planFor(state({}, "somebody else's"), "pool/p").warnings[0]?.severity).toBe("critical");
+    expect(planFor(state(deleting, undefined, "Offline"), "pool/p").work).toBeNull();
+  });
+});
+
+describe("opening a nexus", () => {
+  const creating = { nexus: { status: "Creating" }, children: null } as const;
+
+  test("takes what is healthy, the local one first, then shares it", () => {
+    const { work } = planFor(
+      published({ ...creating, replicas: [{}, { healthy: false }, {}] }),
+      `volume/${VOLUME}`,
+    );
+    expect(words(work?.steps)).toEqual(["n1 createNexus", "store nexuses", "n1 shareNexusNvmf"]);
+    expect(work?.steps[0]).toMatchObject({
+      call: {
+        input: {
+          epoch: 4,
+          sizeBytes: SIZE,
+          children: [
+            { uri: `bdev:///${id(10)}`, healthy: true },
+            { uri: expect.stringContaining(id(12)), healthy: true },
+            { uri: expect.stringContaining(id(11)), healthy: false },
+          ],
+        },
+      },
+    });
+  });
+
+  test("waits for a node that has not been heard of, not for one that is away", () => {
+    const unheard = published({ ...creating, nodes: { n2: { status: "Unknown" } } });
+    expect(planFor(unheard, `volume/${VOLUME}`).work).toBeNull();
+    const { work } = planFor(published({ ...creating, away: ["n2"] }), `volume/${VOLUME}`);
+    expect(work?.steps[0]).toMatchObject({
+      call: { method: "createNexus", input: { children: [{}, {}] } },
+    });
+  });
+
+  test("does not happen without a healthy replica", () => {
+    const state = published({
+      ...creating,
+      away: ["n3"],
+      replicas: [{ healthy: false }, { healthy: false }, {}],
+    });
+    const { work, warnings } = planFor(state, `volume/${VOLUME}`);
+    expect(work).toBeNull();
+    expect(warnings[0]).toMatchObject({ severity: "critical", remedy: "bring back a node of n3" });
+  });
+
+  test("has replicas served to its node first", () => {
+    const state = published({ ...creating, replicas: [{}, { allowedHosts: [nqn("n4")] }, {}] });
+    const { work } = planFor(state, `volume/${VOLUME}`);
+    expect(putOf(work?.steps, "replicas")).toMatchObject([
+      { uuid: id(11), allowedHosts: [nqn("n1")] },
+    ]);
+  });
+
+  test("after its engine restarted is in a new epoch", () => {
+    const { work } = planFor(published({ children: null }), `volume/${VOLUME}`);
+    expect(words(work?.steps)).toEqual(["store volumes nexuses"]);
+    expect(putOf(work?.steps, "volumes")).toMatchObject([{ epoch: 5 }]);
+    expect(putOf(work?.steps, "nexuses")).toMatchObject([{ epoch: 5, status: "Creating" }]);
+  });
+
+  test("waits until the former one is closed where that can be had", () => {
+    const former = nexusRecord(id(3), {
+      volumeUuid: VOLUME,
+      nodeId: "n2",
+      epoch: 3,
+      phase: "Shutdown",
+    });
+    const records: Change[] = [{ table: "nexuses", put: former }];
+    const there = seenNode("n2", {
+      pools: [seenPool(pools[1]!)],
+      replicas: [
+        seenReplica(
+          replicaRecord(id(11), VOLUME, "p-n2", {
+            nodeId: "n2",
+            sizeBytes: SIZE,
+            allowedHosts: [nqn("n1")],
+          }),
+        ),
+      ],
+      nexuses: [seenNexus(former, [])],
+    });
+    const online = published({ ...creating, records, nodes: { n2: there } });
+    expect(planFor(online, `volume/${VOLUME}`).work).toBeNull();
+    expect(words(planFor(online, `nexus/${id(3)}`).work?.steps)).toEqual([
+      "n2 destroyNexus",
+      "store nexuses",
+    ]);
+    const away = published({ ...creating, records, away: ["n2"] });
+    expect(words(planFor(away, `volume/${VOLUME}`).work?.steps)[0]).toBe("n1 createNexus");
+    expect(planFor(away, `nexus/${id(3)}`).work).toBeNull();
+    const stuck: Failures = new Map([
+      [`nexus/${id(3)}`, { code: "Timeout", message: "", remedy: "" }],
+    ]);
+    expect(words(planFor(online, `volume/${VOLUME}`, stuck).work?.steps)[0]).toBe("n1 createNexus");
+  });
+});
+
+describe("children", () => {
+  const subject = `volume/${VOLUME}`;
+  const lost = { healthy: false, faultedAtMs: NOW_MS - 1_000 };
+
+  test("that are back are brought online, as many as may be rebuilt at a time", () => {
+    const options = { children: [{}, faulted, {}], replicas: [{}, lost, {}] };
+    expect(words(planFor(published(options), subject).work?.steps)).toEqual([
+      "n1 onlineNexusChild",
+    ]);
+    const busy = published({ ...options, settings: { maxRebuilds: 1 } });
+    expect(words(planFor(busy, subject).work?.steps)).toEqual(["n1 onlineNexusChild"]);
+    const other = { ...seenNexus(nexusRecord(id(4), { nodeId: "n2" }), []), rebuilds: 1 };
+    const full = published({
+      ...options,
+      settings: { maxRebuilds: 1 },
+      records: [{ table: "nexuses", put: nexusRecord(id(4), { nodeId: "n4", share: "none" }) }],
+      nodes: { n4: seenNode("n4", { pools: [seenPool(pools[3]!)], nexuses: [other] }) },
+    });
+    expect(planFor(full, subject).work).toBeNull();
+  });
+
+  test("that wait for their rebuild are left alone, those that were put out are not", () => {
+    const state = published({ children: [{}, out, {}], replicas: [{}, lost, {}] });
+    const nexus = state.observed.get("n1")!.nexuses.get(NEXUS)! as { rebuilds: number };
+    expect(words(planFor(state, subject).work?.steps)).toEqual(["n1 onlineNexusChild"]);
+    nexus.rebuilds = 1;
+    expect(planFor(state, subject).work).toBeNull();
+  });
+
+  test("that are away are waited for, then replaced where there is a place", () => {
+    const options = { away: ["n3"], children: [{}, {}, faulted], replicas: [{}, {}, lost] };
+    const early = planFor(
+      published({ ...options, settings: { faultedChildWaitMs: 5_000 } }),
+      subject,
+    );
+    expect(early.work).toBeNull();
+    expect(early.wakeAtMs).toBe(NOW_MS + 4_000);
+    const late = { ...options, settings: { faultedChildWaitMs: 500 } };
+    expect(words(planFor(published(late), subject).work?.steps)).toEqual(["n1 removeNexusChild"]);
+    const nowhere = planFor(published({ ...late, away: ["n3", "n4"] }), subject);
+    expect(nowhere.work).toBeNull();
+    expect(nowhere.warnings.at(-1)?.message).toContain("no place for another");
+    const patient = published({ ...late, volume: { selfHeal: false } });
+    expect(planFor(patient, subject).work).toBeNull();
+  });
+
+  test("are given up for good with a check on those that remain", () => {
+    const state = published({
+      away: ["n3"],
+      replicas: [{}, {}, lost],
+      settings: { faultedChildWaitMs: 500 },
+    });
+    const nexus = state.observed.get("n1")!.nexuses.get(NEXUS)!;
+    (nexus as { children: unknown[] }).children.pop();
+    const record = { ...state.stored.nexuses.get(NEXUS)! };
+    const { work } = planFor(state, subject);
+    // Its record is brought up to date first.
+    expect(putOf<NexusRecord>(work?.steps, "nexuses")[0]?.children).toHaveLength(2);
+    (state.stored.nexuses.get(NEXUS) as { children: unknown }).children = record.children.slice(
+      0,
+      2,
+    );
+    const { work: next } = planFor(state, subject);
+    expect(putOf(next?.steps, "replicas")).toMatchObject([
+      { uuid: id(12), status: "Deleting" },
+      { uuid: id(10), status: "Created" },
+      { uuid: id(11), status: "Created" },
+    ]);
+  });
+
+  test("that have no room are replaced first and removed afterwards", () => {
+    const state = published({
+      children: [{}, { state: "degraded", reason: "no-space" }, {}],
+      replicas: [{}, lost, {}],
+    });
+    const { work } = planFor(state, subject);
+    expect(putOf(work?.steps, "volumes")).toMatchObject([{ victimReplica: id(11) }]);
+    expect(putOf<ReplicaRecord>(work?.steps, "replicas").at(-1)).toMatchObject({
+      poolId: "p-n4",
+      healthy: false,
+    });
+  });
+});
+
+describe("too many replicas", () => {
+  const subject = `volume/${VOLUME}`;
+  test("one goes when all that remain hold everything", () => {
+    const volume = { replicaCount: 2, victimReplica: id(12) };
+    expect(words(planFor(published({ volume }), subject).work?.steps)).toEqual([
+      "n1 removeNexusChild",
+    ]);
+    const rebuilding = { ...out, rebuild: {} as never };
+    const busy = published({
+      volume,
+      children: [{}, rebuilding, {}],
+      replicas: [{}, { healthy: false }, {}],
+    });
+    expect(planFor(busy, subject).work).toBeNull();
+  });
+
+  test("which one is recorded before anything happens to it", () => {
+    const { work } = planFor(published({ volume: { replicaCount: 2 } }), subject);
+    expect(words(work?.steps)).toEqual(["store volumes replicas replicas replicas"]);
+    expect(putOf<VolumeRecord>(work?.steps, "volumes")[0]?.victimReplica).not.toBeNull();
+  });
+});
+
+describe("garbage", () => {
+  const stranger = replicaRecord(id(77), VOLUME, "p-n4", { nodeId: "n4", sizeBytes: SIZE });
+  const withStranger = (changes: Parameters<typeof seenReplica>[1]) =>
+    published({
+      nodes: {
+        n4: seenNode("n4", {
+          pools: [seenPool(pools[3]!)],
+          replicas: [seenReplica(stranger, changes)],
+        }),
+      },
+    });
+
+  test("that was never used is destroyed", () => {
+    const { work } = planFor(withStranger({}), `replica/${id(77)}`);
+    expect(words(work?.steps)).toEqual(["n4 destroyReplica"]);
+  });
+
+  test("that may hold somebody's data is told of, and kept", () => {
+    const sync = {
+      volumeUuid: id(99),
+      epoch: 3,
+      generation: 7,
+      baseGeneration: 1,
+      clean: true,
+      dirtyRegions: 0,
+    };
+    for (const changes of [{ sync }, { sync, entityId: id(99) }, { entityId: "" }]) {
+      const { works, warnings } = plan(withStranger(changes));
+      expect(works).toEqual([]);
+      expect(warnings).toMatchObject([{ subject: `replica/${id(77)}`, severity: "warning" }]);
+    }
+  });
+
+  test("that its volume left behind is destroyed", () => {
+    const behind = {
+      volumeUuid: VOLUME,
+      epoch: 3,
+      generation: 2,
+      baseGeneration: 1,
+      clean: true,
+      dirtyRegions: 0,
+    };
+    const state = withStranger({ sync: behind });
+    expect(plan(state).works).toEqual([]);
+    const good = state.observed.get("n2")!.replicas.get(id(11))! as { sync: unknown };
+    good.sync = { ...behind, generation: 3 };
+    expect(words(plan(state).works[0]?.steps)).toEqual(["n4 destroyReplica"]);
+  });
+
+  test("a nexus of an epoch that was given out and is over is closed, an unknown one is not", () => {
+    const state = (epoch: number, volumeUuid: string) => {
+      const nexus = nexusRecord(id(5), { volumeUuid, nodeId: "n4", epoch, share: "nvmf" });
+      return published({
+        nodes: {
+          n4: seenNode("n4", { pools: [seenPool(pools[3]!)], nexuses: [seenNexus(nexus, [])] }),
+        },
+      });
+    };
+    expect(words(plan(state(3, VOLUME)).works[0]?.steps)).toEqual(["n4 destroyNexus"]);
+    expect(plan(state(9, VOLUME)).works).toEqual([]);
+    expect(plan(state(3, id(98))).works).toEqual([]);
+    expect(plan(state(3, id(98))).warnings).toHaveLength(1);
+  });
+});
+
+describe("nodes that are drained", () => {
+  const draining = (changes: object) => {
+    const state = published({});
+    Object.assign(state.stored.nodes.get("n1")!, {
+      drainLabels: ["x"],
+      drainPhase: "draining",
+      ...changes,
+    });
+    return state;
+  };
+
+  test("lose their targets, in a new epoch", () => {
+    const { work } = planFor(draining({}), `volume/${VOLUME}`);
+    expect(putOf(work?.steps, "volumes")).toMatchObject([
+      { epoch: 5, incarnation: 3, target: { nodeId: "n2" } },
+    ]);
+    expect(putOf(work?.steps, "nexuses")).toMatchObject([
+      { nodeId: "n2", epoch: 5, status: "Creating" },
+      { uuid: NEXUS, phase: "Shutdown" },
+    ]);
+    expect(planFor(draining({}), "node/n1").work).toBeNull();
+  });
+
+  test("are drained when nothing that has to leave is left", () => {
+    const state = draining({});
+    Object.assign(state.stored.volumes.get(VOLUME)!, { target: null });
+    const { work } = planFor(state, "node/n1");
+    expect(putOf(work?.steps, "nodes")).toMatchObject([{ drainPhase: "drained" }]);
+    Object.assign(state.stored.nodes.get("n1")!, { evacuate: true });
+    expect(planFor(state, "node/n1").work).toBeNull();
+  });
+});
+
+describe("snapshots", () => {
+  const parts = (count: number) =>
+    Array.from({ length: count }, (_, i) => ({
+      uuid: id(40 + i),
+      sourceUuid: id(10 + i),
+      poolId: `p-n${i + 1}`,
+      nodeId: `n${i + 1}`,
+      status: "Creating" as const,
+    }));
+  const snapshot = (changes: object = {}): Change => ({
+    table: "snapshots",
+    put: snapshotRecord(id(30), VOLUME, {
+      status: "Creating",
+      replicas: parts(3),
+      takenAtMs: null,
+      createdAtMs: NOW_MS,
+      ...changes,
+    }),
+  });
+  const subject = `snapshot/${id(30)}`;
+
+  test("are taken of every replica while the volume is paused", () => {
+    const { work } = planFor(published({ records: [snapshot()] }), subject);
+    expect(words(work?.steps)).toEqual([
+      "store snapshots volumes",
+      "n1 pauseNexus",
+      "n1 createSnapshot",
+      "n2 createSnapshot",
+      "n3 createSnapshot",
+      "n1 resumeNexus",
+      "store snapshots volumes",
+    ]);
+    expect(words(work?.cleanup)).toEqual(["n1 resumeNexus"]);
+  });
+
+  test("that were interrupted are given up", () => {
+    const { work } = planFor(published({ records: [snapshot({ txnId: 2 })] }), subject);
+    expect(putOf(work?.steps, "snapshots")).toMatchObject([{ status: "Deleting" }]);
+    expect(work?.failure).toBeDefined();
+  });
+
+  test("wait for a child that takes no part, but not for ever", () => {
+    const options = { children: [{}, faulted, {}], replicas: [{}, { healthy: false }, {}] };
+    const { work, wakeAtMs } = planFor(published({ ...options, records: [snapshot()] }), subject);
+    expect(work).toBeNull();
+    expect(wakeAtMs).toBeGreaterThan(NOW_MS);
+    const old = snapshot({ createdAtMs: NOW_MS - 60_000 });
+    const { work: late } = planFor(published({ ...options, records: [old] }), subject);
+    expect(putOf(late?.steps, "snapshots")).toMatchObject([{ status: "Deleting" }]);
+  });
+});
+
+describe("volumes that are deleted", () => {
+  test("go when their nexus and replicas are gone, or are out of reach", () => {
+    const volume = { status: "Deleting", target: null } as const;
+    const nexus = { phase: "Shutdown" } as const;
+    const gone = { status: "Deleting" } as const;
+    const replicas = [gone, gone, gone];
+    const used = published({ volume, nexus, replicas });
+    expect(planFor(used, `volume/${VOLUME}`).work).toBeNull();
+    expect(planFor(used, `replica/${id(11)}`).work).toBeNull();
+    expect(words(planFor(used, `nexus/${NEXUS}`).work?.steps)).toEqual([
+      "n1 destroyNexus",
+      "store nexuses",
+    ]);
+    const closed = published({ volume, nexus, replicas, children: null });
+    expect(words(planFor(closed, `replica/${id(11)}`).work?.steps)).toEqual([
+      "n2 destroyReplica",
+      "store replicas",
+    ]);
+    const away = published({ volume, nexus, replicas, away: ["n1", "n2", "n3"] });
+    expect(words(planFor(away, `volume/${VOLUME}`).work?.steps)).toEqual(["store volumes"]);
+  });
+});
+
+test("hosts of a nexus are changed without closing it", () => {
+  const state = published({ nexus: { allowedHosts: ["nqn.2014-08.org.example:a"] } });
+  const nexus = state.observed.get("n1")!.nexuses.get(NEXUS)! as { shares: unknown };
+  nexus.shares = [shareTo("", ["nqn.2014-08.org.example:b"])];
+  expect(words(planFor(state, `volume/${VOLUME}`).work?.steps)).toEqual(["n1 shareNexusNvmf"]);
+});
