@@ -2,10 +2,11 @@
 import { Command } from "commander";
 import { facesOf } from "../errors.ts";
 import type { CliContext } from "./context.ts";
+import { INTERRUPTED_STATUS, type Interruption, interruption } from "./interruption.ts";
 import { durationArgument } from "./output/size.ts";
 import { statusLine } from "./output/status-line.ts";
 import type { Node } from "./rest/types.ts";
-import { idArgument, printObjects, type Session, withSession } from "./session.ts";
+import { idArgument, printDone, type Session, withSession } from "./session.ts";
 import { drainLabels, drainState } from "./tables.ts";
 
 /** How often the node is looked at (mayastor.md 2). */
@@ -36,19 +37,11 @@ async function follow(
   first: Node,
   label: string,
   options: DrainOptions,
+  interrupt: Interruption,
 ): Promise<{ outcome: Outcome; node: Node }> {
   const { context, client } = session;
   const id = first.id;
   const deadline = options.drainTimeout === undefined ? null : session.now() + options.drainTimeout;
-  let left = false;
-  let wake: () => void = () => {};
-  const interrupted = new Promise<void>((resolve) => {
-    wake = resolve;
-  });
-  const release = context.onInterrupt?.(() => {
-    left = true;
-    wake();
-  });
   const line = statusLine(context, session.output === "none");
   try {
     for (let node = first; ; node = await client.node(id)) {
@@ -61,13 +54,20 @@ async function follow(
       }
       const pause =
         deadline === null ? POLL_MS : Math.max(1, Math.min(POLL_MS, deadline - session.now()));
-      if (!left) await Promise.race([session.sleep(pause), interrupted]);
-      if (left) return { outcome: "left", node };
+      if (!interrupt.now) await Promise.race([session.sleep(pause), interrupt.happens]);
+      if (interrupt.now) return { outcome: "left", node };
     }
   } finally {
     line.clear();
-    release?.();
   }
+}
+
+/** How to see how far the drain is, and how to stop it. */
+function whatNow(id: string, label: string): string {
+  return (
+    `See how far it is: trilith get drain node ${id}\n` +
+    `Stop it: trilith uncordon node ${id} ${label}`
+  );
 }
 
 async function drain(
@@ -77,33 +77,39 @@ async function drain(
   options: DrainOptions,
 ): Promise<void> {
   const { context } = session;
-  const begun = await session.client.drainNode(id, label, options.evacuate === true);
-  const { outcome, node } = await follow(session, begun, label, options);
-  const printed = printObjects(session, node);
-  switch (outcome) {
-    case "drained":
-      if (!printed) context.print(`Node ${id} successfully drained`);
+  const interrupt = interruption(context);
+  const leave = () => {
+    context.printError(
+      `Not waiting any longer; the drain of node ${id} goes on.\n${whatNow(id, label)}`,
+    );
+    context.exitStatus = INTERRUPTED_STATUS;
+  };
+  try {
+    const asked = session.client.drainNode(id, label, options.evacuate === true);
+    const begun = await Promise.race([asked, interrupt.happens]);
+    if (begun === null) {
+      // It was asked for: it begins, whether its answer is waited for or not.
+      asked.catch((error: Error) => context.printError(`error: ${error.message}`));
+      leave();
       return;
-    case "cancelled":
-      if (!printed) context.print(`Node ${id} drain has been cancelled`);
+    }
+    const { outcome, node } = await follow(session, begun, label, options, interrupt);
+    if (outcome === "left") {
+      leave();
       return;
-    case "timed out":
-      if (!printed) context.print(`Node ${id} drain command timed out`);
-      context.printError(
-        `The drain goes on. See how far it is: trilith get drain node ${id}\n` +
-          `Stop it: trilith uncordon node ${id} ${label}`,
-      );
+    }
+    const text = {
+      drained: `Node ${id} successfully drained`,
+      cancelled: `Node ${id} drain has been cancelled`,
+      "timed out": `Node ${id} drain command timed out`,
+    };
+    printDone(session, node, text[outcome]);
+    if (outcome === "timed out") {
+      context.printError(`The drain goes on. ${whatNow(id, label)}`);
       context.exitStatus = facesOf("Timeout").exit;
-      return;
-    case "left":
-      context.printError(
-        `Not waiting any longer; the drain of node ${id} goes on.\n` +
-          `See how far it is: trilith get drain node ${id}\n` +
-          `Stop it: trilith uncordon node ${id} ${label}`,
-      );
-      // As a shell reports a process that SIGINT ended.
-      context.exitStatus = 130;
-      return;
+    }
+  } finally {
+    interrupt.release();
   }
 }
 

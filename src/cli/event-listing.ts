@@ -83,7 +83,8 @@ function eventLine(session: Session, event: ClusterEvent): string {
     case "none": {
       const at = session.paint("dim", event.at);
       const where = event.node ? ` on ${event.node}` : "";
-      return `${at} ${event.category} ${event.action} ${event.target}${where}: ${event.message}`;
+      const text = event.message === "" ? "" : `: ${event.message}`;
+      return `${at} ${event.category} ${event.action} ${event.target}${where}${text}`;
     }
   }
 }

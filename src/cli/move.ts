@@ -3,6 +3,7 @@ import { Command } from "commander";
 import { TrilithError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { volumeId } from "./create.ts";
+import { INTERRUPTED_STATUS, interruption } from "./interruption.ts";
 import { statusLine } from "./output/status-line.ts";
 import { rebuildProgress } from "./output/status-screen.ts";
 import { idArgument, printDone, printObjects, type Session, withSession } from "./session.ts";
@@ -30,18 +31,10 @@ async function ownerOf(session: Session, replica: string): Promise<string> {
 /** Waits until the replica is gone, showing how far its successor is; false: the user has left. */
 async function followMove(session: Session, volume: string, replica: string): Promise<boolean> {
   const { client, context } = session;
-  let ended = false;
-  let wake: () => void = () => {};
-  const interrupted = new Promise<void>((resolve) => {
-    wake = resolve;
-  });
-  const release = context.onInterrupt?.(() => {
-    ended = true;
-    wake();
-  });
+  const interrupt = interruption(context);
   const line = statusLine(context, session.output === "none");
   try {
-    while (!ended) {
+    while (!interrupt.now) {
       const owner = await client.volume(volume);
       if (owner.state.replica_topology[replica] === undefined) return true;
       if (line.shows) {
@@ -49,14 +42,14 @@ async function followMove(session: Session, volume: string, replica: string): Pr
         const progress = rebuild === undefined ? owner.state.status : rebuildProgress(rebuild);
         line.set(`moving replica ${replica}: ${progress} (Ctrl-C leaves it going)`);
       }
-      await Promise.race([session.sleep(POLL_MS), interrupted]);
+      await Promise.race([session.sleep(POLL_MS), interrupt.happens]);
     }
   } finally {
     line.clear();
-    release?.();
+    interrupt.release();
   }
   context.printError(`Not waiting any longer; the move of replica ${replica} goes on.`);
-  context.exitStatus = 130;
+  context.exitStatus = INTERRUPTED_STATUS;
   return false;
 }
 

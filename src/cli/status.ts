@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { facesOf } from "../errors.ts";
 import type { CliContext } from "./context.ts";
+import { interruption } from "./interruption.ts";
 import { durationArgument } from "./output/size.ts";
 import { statusScreen } from "./output/status-screen.ts";
 import { printObjects, type Session, withSession } from "./session.ts";
@@ -17,17 +18,9 @@ interface StatusOptions {
 /** Shows the screen again and again until the user interrupts. */
 async function watch(session: Session, intervalMs: number): Promise<void> {
   const { context } = session;
-  let ended = false;
-  let wake: () => void = () => {};
-  const interrupted = new Promise<void>((resolve) => {
-    wake = resolve;
-  });
-  const release = context.onInterrupt?.(() => {
-    ended = true;
-    wake();
-  });
+  const interrupt = interruption(context);
   try {
-    while (!ended) {
+    while (!interrupt.now) {
       let screen: string;
       try {
         screen = statusScreen(await session.client.status(), session.paint);
@@ -37,10 +30,10 @@ async function watch(session: Session, intervalMs: number): Promise<void> {
       }
       if (context.terminal === undefined) context.print(`${screen}\n`);
       else context.terminal.write(`\u001b[H\u001b[2J${screen}\n`);
-      await Promise.race([session.sleep(intervalMs), interrupted]);
+      await Promise.race([session.sleep(intervalMs), interrupt.happens]);
     }
   } finally {
-    release?.();
+    interrupt.release();
   }
 }
 

@@ -36,8 +36,6 @@ export function versionsOf(nodes: readonly Node[]): UpgradeState {
   const to = known.at(-1) ?? "unknown";
   const done = known.filter((version) => version === to).length;
   const status =
-    from === to
-      ? `All ${done} nodes run ${to}`
-      : `Upgrading: ${done} of ${nodes.length} nodes done`;
+    from === to ? `All nodes run ${to}` : `Upgrading: ${done} of ${nodes.length} nodes done`;
   return { from, to, status };
 }

@@ -25,8 +25,17 @@ const volumeConditions: Readonly<Record<string, (volume: Volume) => boolean>> = 
   faulted: ({ state }) => state.status === "Faulted",
   published: ({ state }) => state.target !== undefined && state.target !== null,
   unpublished: ({ spec, state }) => !spec.target && !state.target,
-  rebuilt: (volume) => volume.state.status === "Online" && !isRebuilding(volume),
+  rebuilt: (volume) =>
+    volume.state.status === "Online" && !isRebuilding(volume) && hasAllCopies(volume),
 };
+
+/** Every copy that is wanted is there, and part of the target when there is one. */
+function hasAllCopies({ spec, state }: Volume): boolean {
+  const copies = Object.values(state.replica_topology).filter((replica) =>
+    state.target ? replica["child-status"] === "Online" : replica.state === "Online",
+  );
+  return copies.length >= spec.num_replicas;
+}
 
 function isRebuilding({ state }: Volume): boolean {
   const replicas = Object.values(state.replica_topology);

@@ -83,7 +83,7 @@ export function apiStandIn(answers: Answers, unix?: string): StandIn {
   const problems: string[] = [];
   async function answer(request: Request): Promise<Response> {
     const url = new URL(request.url);
-    const copy = request.clone();
+    const copy = request.clone() as unknown as Request;
     const text = await request.text();
     const one: Asked = {
       method: request.method,

@@ -82,9 +82,9 @@ async function metrics(): Promise<string> {
   return await response.text();
 }
 
-async function machine(): Promise<Record<string, string>> {
+async function machine(data: string): Promise<Record<string, string>> {
   const ports = nodePorts.filter(({ fromOutside }) => fromOutside).map(({ port }) => port);
-  const facts = await gatherFacts(process.env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT, ports);
+  const facts = await gatherFacts(data, ports);
   const plain = { ...facts, listeners: Object.fromEntries(facts.listeners) };
   return {
     "machine/facts.json": JSON.stringify(plain, null, 2),
@@ -93,8 +93,7 @@ async function machine(): Promise<Record<string, string>> {
 }
 
 /** Sizes of what lies in the data directory: names and lengths, no contents. */
-async function dataFiles(): Promise<string> {
-  const folder = process.env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT;
+async function dataFiles(folder: string): Promise<string> {
   const names = [...new Glob("**/*").scanSync({ cwd: folder, onlyFiles: true })].sort();
   return names.map((name) => `${Bun.file(`${folder}/${name}`).size}\t${name}`).join("\n");
 }
@@ -139,6 +138,7 @@ export async function collect(
     });
   }
 
+  const data = session.context.env?.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT;
   files["about.txt"] = `${versionLine()}\n${new Date(session.now()).toISOString()}\n`;
   // What a kind of thing stands on belongs to it: volumes on pools, pools on nodes.
   const kinds = { system: 4, volumes: 3, pools: 2, nodes: 1 } as const;
@@ -182,9 +182,9 @@ export async function collect(
   await attempt("metrics of this machine", async () => ({
     "machine/metrics.txt": await metrics(),
   }));
-  await attempt("facts about this machine", machine);
+  await attempt("facts about this machine", () => machine(data));
   await attempt("the data directory's files", async () => ({
-    "machine/data-files.txt": await dataFiles(),
+    "machine/data-files.txt": await dataFiles(data),
   }));
   if (options.logs) {
     const from = `--since=@${Math.floor((session.now() - options.sinceMs) / 1000)}`;

@@ -123,6 +123,33 @@ describe("drain", () => {
     expect(ran.api.asked.map(({ method }) => method)).toEqual(["PUT"]);
   });
 
+  test("stops waiting at Ctrl-C also before the cluster has answered", async () => {
+    let interrupt: () => void = () => {};
+    let answer: () => void = () => {};
+    const answered = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    const ran = await run(
+      line,
+      {
+        "PUT /nodes/node-1/drain/upgrade": async () => {
+          interrupt();
+          await answered;
+          return { body: draining };
+        },
+      },
+      {
+        onInterrupt: (act) => {
+          interrupt = act;
+          return () => {};
+        },
+      },
+    );
+    answer();
+    expect(ran.status).toBe(130);
+    expect(ran.err).toContain("the drain of node node-1 goes on");
+  });
+
   test("shows on a terminal what is left, and wipes it away at the end", async () => {
     const screen = terminal();
     const ran = await run(
@@ -154,7 +181,13 @@ describe("wait", () => {
     ...volume,
     state: { ...volume.state, status: state, ...more },
   });
-  const healthy = of("Online", { target: null, replica_topology: {} });
+  const copies = Object.fromEntries(
+    REPLICAS.map((id, index) => [
+      id,
+      { node: `node-${index + 1}`, pool: `pool-${index + 1}`, state: "Online" },
+    ]),
+  );
+  const healthy = of("Online", { target: null, replica_topology: copies });
   const { target: _target, ...unpublishedState } = healthy.state;
   const online = { ...healthy, state: unpublishedState };
 
@@ -207,6 +240,11 @@ describe("wait", () => {
     [`volume ${VOLUME} --for unpublished`, volume, false],
     [`volume ${VOLUME} --for rebuilt`, volume, false],
     [`volume ${VOLUME} --for rebuilt`, online, true],
+    [
+      `volume ${VOLUME} --for rebuilt`,
+      { ...online, spec: { ...online.spec, num_replicas: 4 } },
+      false,
+    ],
     ["node node-1 --for drained", drained, true],
     ["node node-1 --for drained", draining, false],
     ["node node-1 --for offline", draining, false],
