@@ -13,7 +13,7 @@ import { serveRecorder } from "../../src/engine/main/recorder-server.ts";
 import { engineClient } from "../../src/engine/rpc/client.ts";
 import { type ErrorCode, TrilithError } from "../../src/errors.ts";
 import { openOneMember } from "../support/control/one-member.ts";
-import { EngineProcess, endEngines } from "../support/engine-process.ts";
+import { EngineProcess, endEngines, until } from "../support/engine-process.ts";
 import { nodeRecord } from "../support/store-records.ts";
 import { tempFolders } from "../support/temp-folder.ts";
 
@@ -267,4 +267,120 @@ describe("three engines", () => {
     const left = await Promise.all(engines.map((engine) => engine.rpc.listReplicas({})));
     expect(left.flat()).toEqual([]);
   }, 60_000);
+
+  test("a volume grows, is snapshotted, restored and moved", async () => {
+    const { service } = plane;
+    await createPools();
+    const request = volumeRequest({ replicaCount: 2 });
+    const { uuid } = request;
+    await service.createVolume(request, context());
+    const local = () => service.localState();
+    const replicas = (of: string) =>
+      [...local().stored.replicasOfVolume.get(of)!].map((key) => local().stored.replicas.get(key)!);
+    const seen = () => Promise.all(engines.map((engine) => engine.rpc.listReplicas({})));
+
+    await service.resizeVolume(uuid, 64 * MIB, context());
+    for (const { sizeBytes } of (await seen()).flat()) expect(sizeBytes).toBe(64 * MIB);
+    expect(await codeOf(service.resizeVolume(uuid, 32 * MIB, context()))).toBe("NotAcceptable");
+    expect(await codeOf(service.resizeVolume(uuid, 2 ** 40, context()))).toBe("ResourceExhausted");
+
+    await service.publishVolume(
+      {
+        uuid,
+        publishContext: {},
+        nodeId: null,
+        reuseExisting: false,
+        republish: false,
+        frontendNode: { name: "host", nqn: "nqn.2014-08.org.nvmexpress:host" },
+      },
+      context(),
+    );
+    await service.resizeVolume(uuid, 96 * MIB, context());
+    const nexuses = await Promise.all(engines.map((engine) => engine.rpc.listNexuses({})));
+    expect(nexuses.flat().map(({ sizeBytes }) => sizeBytes)).toEqual([96 * MIB]);
+
+    const snapshotUuid = randomUUID();
+    await service.createSnapshot(uuid, snapshotUuid, context());
+    const listed = await Promise.all(engines.map((engine) => engine.rpc.listSnapshots({})));
+    expect(listed.flat()).toHaveLength(2);
+    await service.createSnapshot(uuid, snapshotUuid, context());
+
+    const clone = volumeRequest({ replicaCount: 2, sizeBytes: 96 * MIB });
+    await service.restoreVolume(snapshotUuid, clone, context());
+    expect(replicas(clone.uuid).map(({ kind }) => kind)).toEqual([
+      "SnapshotClone",
+      "SnapshotClone",
+    ]);
+
+    const [moving] = replicas(uuid);
+    await service.moveReplica(moving!.uuid, null, context());
+    await until(
+      "the replica having moved",
+      () => replicas(uuid),
+      (now) =>
+        now.length === 2 &&
+        now.every((replica) => replica.status === "Created" && replica.healthy) &&
+        now.every((replica) => replica.uuid !== moving!.uuid),
+    );
+
+    await service.destroyVolume(clone.uuid, context());
+    await service.destroySnapshot(snapshotUuid, null, context());
+    const left = await Promise.all(engines.map((engine) => engine.rpc.listSnapshots({})));
+    expect(left.flat()).toEqual([]);
+    await service.unpublishVolume(uuid, false, context());
+    await service.destroyVolume(uuid, context());
+    expect((await seen()).flat()).toEqual([]);
+  }, 90_000);
+
+  test("replicas and nexuses made by hand, shares, disks and watches", async () => {
+    const { service } = plane;
+    await createPools();
+    const uuids = [randomUUID(), randomUUID()];
+    const uris: string[] = [];
+    for (const [at, uuid] of uuids.entries()) {
+      const asked = { poolId: `pool-${at}`, uuid, sizeBytes: 16 * MIB, thin: true };
+      await service.createReplica({ ...asked, share: false, allowedHosts: [] }, context());
+      uris.push(await service.shareReplica(uuid, `pool-${at}`, [], context()));
+      expect(uris[at]).toContain(`nqn.2019-05.io.openebs:${uuid}`);
+    }
+    const nexus = randomUUID();
+    const nodeId = engines[2]!.address;
+    const asked = { nodeId, uuid: nexus, sizeBytes: 16 * MIB, children: [uris[0]!] };
+    await service.createNexus(asked, context());
+    const deviceUri = await service.shareNexus(nexus, nodeId, context());
+    expect(deviceUri).toStartWith("nvmf+tcp://");
+    await service.addNexusChild(nexus, nodeId, uris[1]!, context());
+    expect((await engines[2]!.rpc.getNexus({ uuid: nexus })).children).toHaveLength(2);
+    await service.removeNexusChild(nexus, nodeId, uris[0]!, context());
+    const { children } = await engines[2]!.rpc.getNexus({ uuid: nexus });
+    expect(children.map(({ uri }) => uri)).toEqual([uris[1]!]);
+    expect(await codeOf(service.destroyReplica(uuids[1]!, null, context()))).toBe("InUse");
+    await service.unshareNexus(nexus, null, context());
+    await service.destroyNexus(nexus, null, context());
+    await service.unshareReplica(uuids[0]!, null, context());
+    for (const uuid of uuids) await service.destroyReplica(uuid, null, context());
+    expect(service.localState().stored.replicas.size).toBe(0);
+    expect(Array.isArray(await service.blockDevices(nodeId, true))).toBe(true);
+    expect(await codeOf(service.blockDevices("nobody", true))).toBe("NotFound");
+
+    const called: unknown[] = [];
+    const receiver = Bun.serve({
+      port: 0,
+      fetch: async (request) => {
+        called.push(await request.json());
+        return new Response();
+      },
+    });
+    ends.push(() => receiver.stop(true));
+    const watched = volumeRequest({ replicaCount: 1 });
+    await service.createVolume(watched, context());
+    await service.addWatch(watched.uuid, `http://127.0.0.1:${receiver.port}/`, context());
+    await service.destroyVolume(watched.uuid, context());
+    const last = await until(
+      "the watch being told of the end",
+      () => called.at(-1),
+      (body) => (body as { deleted?: boolean } | undefined)?.deleted === true,
+    );
+    expect(last).toMatchObject({ resource: `volumes/${watched.uuid}` });
+  }, 90_000);
 });
