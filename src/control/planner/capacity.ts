@@ -5,8 +5,8 @@
  * their room as well. So room is never promised twice, however many creations are under way, provided
  * that each decision touches the pools it takes room in.
  */
-import type { ClusterSettings, ClusterState, EnginePool } from "../cluster-state.ts";
-import type { PoolId, ReplicaRecord, Uuid } from "../model.ts";
+import type { ClusterSettings, ClusterState, EnginePool, EngineReplica } from "../cluster-state.ts";
+import type { PoolId, PoolRecord, ReplicaRecord, Uuid } from "../model.ts";
 import { DEVICE_ALIGNMENT_BYTES, THIN_FREE_BYTES_MIN } from "./limits.ts";
 
 /** Size of the device of a volume or replica: whole blocks of every pool's block size. */
@@ -32,38 +32,56 @@ function wholeClusters(bytes: number, clusterBytes: number): number {
   return Math.ceil(bytes / clusterBytes) * clusterBytes;
 }
 
-/** Rooms by state: a state never changes, so what was summed once stays right. */
-const roomsByState = new WeakMap<ClusterState, Map<PoolId, PoolRoom | null>>();
+/** A room that was summed, and what it was summed of. */
+interface Summed {
+  readonly pool: PoolRecord;
+  readonly recorded: ReadonlySet<Uuid> | undefined;
+  readonly seenReplicas: ReadonlyMap<Uuid, EngineReplica>;
+  readonly room: PoolRoom;
+}
+
+/**
+ * Rooms by what the engine reports of the pool. Records and reports never change in place, so a sum
+ * stays right while its parts are the same objects. That a replica's size or provisioning changed does
+ * not show in them: whoever changes those touches the pool.
+ */
+const summed = new WeakMap<EnginePool, Summed>();
 
 /** Room of a pool as last reported; null: its engine has never reported it. */
 export function poolRoom(state: ClusterState, poolId: PoolId): PoolRoom | null {
-  let rooms = roomsByState.get(state);
-  if (rooms === undefined) {
-    rooms = new Map();
-    roomsByState.set(state, rooms);
-  }
-  const known = rooms.get(poolId);
-  if (known !== undefined) return known;
-  const room = sumRoom(state, poolId);
-  rooms.set(poolId, room);
-  return room;
-}
-
-function sumRoom(state: ClusterState, poolId: PoolId): PoolRoom | null {
   const pool = state.stored.pools.get(poolId);
   const observed = pool === undefined ? undefined : state.observed.get(pool.nodeId);
   const seen = observed?.pools.get(poolId);
-  if (seen === undefined || observed === undefined) return null;
+  if (pool === undefined || observed === undefined || seen === undefined) return null;
+  const recorded = state.stored.replicasOfPool.get(poolId);
+  const known = summed.get(seen);
+  if (
+    known?.pool === pool &&
+    known.recorded === recorded &&
+    known.seenReplicas === observed.replicas
+  ) {
+    return known.room;
+  }
+  const room = sumRoom(state, seen, recorded ?? new Set(), observed.replicas);
+  summed.set(seen, { pool, recorded, seenReplicas: observed.replicas, room });
+  return room;
+}
+
+function sumRoom(
+  state: ClusterState,
+  seen: EnginePool,
+  recorded: ReadonlySet<Uuid>,
+  seenReplicas: ReadonlyMap<Uuid, EngineReplica>,
+): PoolRoom {
   const sums = { pendingUsed: 0, pendingCommitted: 0, heldUsed: 0, heldCommitted: 0 };
-  const recorded = state.stored.replicasOfPool.get(poolId) ?? new Set<Uuid>();
   for (const uuid of recorded) {
     const replica = state.stored.replicas.get(uuid);
-    if (replica !== undefined) addReplica(sums, replica, seen, observed.replicas.get(uuid));
+    if (replica !== undefined) addReplica(sums, replica, seen, seenReplicas.get(uuid));
   }
   // Pools and replicas are asked one after the other: what is recorded is a floor beneath a stale sum.
   const usedBytes = Math.max(seen.usedBytes + sums.pendingUsed, sums.heldUsed);
   return {
-    poolId,
+    poolId: seen.name,
     capacityBytes: seen.capacityBytes,
     usedBytes,
     freeBytes: Math.max(0, seen.capacityBytes - usedBytes),
@@ -116,6 +134,11 @@ function gib(bytes: number): string {
   if (bytes >= 2 ** 30) return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
   if (bytes >= 2 ** 20) return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   return `${bytes} B`;
+}
+
+/** A pool has room for a new replica. */
+export function hasRoom(settings: ClusterSettings, room: PoolRoom, needed: RoomNeeded): boolean {
+  return whyNoRoom(settings, room, needed) === null;
 }
 
 /** Why a pool has no room for a new replica; null: it has. */

@@ -110,9 +110,14 @@ export function replicasOf(state: ClusterState, volumeUuid: Uuid): ReplicaRecord
   const found: ReplicaRecord[] = [];
   for (const uuid of state.stored.replicasOfVolume.get(volumeUuid) ?? []) {
     const replica = state.stored.replicas.get(uuid);
-    if (replica !== undefined) found.push(replica);
+    if (replica === undefined) continue;
+    // There are few, and listings ask for those of every volume: put in place one by one.
+    let at = found.length;
+    while (at > 0 && found[at - 1]!.uuid > uuid) at -= 1;
+    if (at === found.length) found.push(replica);
+    else found.splice(at, 0, replica);
   }
-  return found.sort((a, b) => (a.uuid < b.uuid ? -1 : 1));
+  return found;
 }
 
 /** Nexuses that belong to a volume, former targets with them, by UUID. */
@@ -189,19 +194,25 @@ export interface VolumeHealth {
  * one counts as clean.
  */
 export function volumeHealth(state: ClusterState, volume: VolumeRecord): VolumeHealth {
-  const healthy = replicasOf(state, volume.uuid).filter((replica) => replica.healthy);
-  const online = healthy.filter((replica) => isReplicaUsable(state, replica));
-  const cleanOf = (count: number) => (volume.cleanShutdown ? count : Math.min(count, 1));
-  const live =
-    volume.target === null
-      ? online.length
-      : healthy.filter(({ uuid }) => childStateOf(state, volume, uuid) === "online").length;
+  const { cleanShutdown } = volume;
+  let healthy = 0;
+  let online = 0;
+  let live = 0;
+  for (const replica of replicasOf(state, volume.uuid)) {
+    if (!replica.healthy) continue;
+    healthy += 1;
+    const isUsable = isReplicaUsable(state, replica);
+    if (isUsable) online += 1;
+    const isLive =
+      volume.target === null ? isUsable : childOf(state, volume, replica.uuid)?.state === "online";
+    if (isLive) live += 1;
+  }
   return {
-    cleanShutdown: volume.cleanShutdown,
-    healthyReplicas: healthy.length,
-    cleanReplicas: cleanOf(healthy.length),
-    onlineHealthyReplicas: online.length,
-    onlineCleanReplicas: cleanOf(online.length),
+    cleanShutdown,
+    healthyReplicas: healthy,
+    cleanReplicas: cleanShutdown ? healthy : Math.min(healthy, 1),
+    onlineHealthyReplicas: online,
+    onlineCleanReplicas: cleanShutdown ? online : Math.min(online, 1),
     liveHealthyReplicas: live,
   };
 }
@@ -213,14 +224,13 @@ export function childOf(
   replicaUuid: Uuid,
 ): EngineNexus["children"][number] | undefined {
   const nexus = targetNexus(state, volume);
-  if (nexus === undefined) return undefined;
-  const uri = nexus.children.find((child) => child.replicaUuid === replicaUuid)?.uri;
-  const children = observedNexus(state, nexus)?.children;
-  return children?.find((child) => child.uri === uri || child.uri.includes(replicaUuid));
-}
-
-function childStateOf(state: ClusterState, volume: VolumeRecord, replicaUuid: Uuid) {
-  return childOf(state, volume, replicaUuid)?.state;
+  const children = nexus === undefined ? undefined : observedNexus(state, nexus)?.children;
+  if (nexus === undefined || children === undefined) return undefined;
+  let uri: string | undefined;
+  for (const child of nexus.children) if (child.replicaUuid === replicaUuid) uri = child.uri;
+  for (const child of children) if (child.uri === uri) return child;
+  for (const child of children) if (child.uri.includes(replicaUuid)) return child;
+  return undefined;
 }
 
 /** Space of a volume in bytes, as the contract's VolumeUsage defines each sum. */

@@ -41,8 +41,10 @@
  * replica that the nexus's record does not list as `healthy: false` in the same transaction.
  *
  * A decision that takes room in a pool puts the pool's record unchanged (`touch`), so that of two
- * decisions on the same view one is refused and made again: capacity is never promised twice. In the
- * same way whatever hangs something onto a node, volume or snapshot touches that record.
+ * decisions on the same view one is refused and made again: capacity is never promised twice. Sums of
+ * a pool's room are kept as long as its record is the same, so whatever changes the size or the
+ * provisioning of a replica record touches the pool too. In the same way whatever hangs something onto
+ * a node, volume or snapshot touches that record, and a single replica of an affinity group its node.
  *
  * Events of a decision say what took effect with it (labels, cordons, what was asked for). `Create` and
  * `Delete` of pools, replicas, nexuses, volumes and snapshots are said when they have been carried out.
@@ -90,4 +92,4 @@ export {
 export { createReplica, destroyReplica, shareReplica, unshareReplica } from "./replicas.ts";
 export { moveReplica, resizeVolume, setMaxSnapshots, setReplicaCount } from "./scale.ts";
 export { createSnapshot, destroySnapshot, restoreVolume } from "./snapshots.ts";
-export { createVolume, destroyVolume, newReplica, placementOf } from "./volumes.ts";
+export { createVolume, destroyVolume, newReplica, placementOf, touchPlaces } from "./volumes.ts";

@@ -13,7 +13,7 @@ import type {
   Topology,
   Uuid,
 } from "../../model.ts";
-import { type PoolRoom, poolRoom, type RoomNeeded, whyNoRoom } from "../capacity.ts";
+import { hasRoom, type PoolRoom, poolRoom, whyNoRoom } from "../capacity.ts";
 import { isNodeCordoned, nodeStatus, type PoolStatus, poolStatus } from "../status.ts";
 import { nodesOfSingleReplicas } from "./groups.ts";
 import { whyLabelsConflict, whyLabelsExclude } from "./labels.ts";
@@ -63,14 +63,20 @@ export type FilterName =
   | "affinity group"
   | "compatibility";
 
-/** A pool that was not taken, the filter that removed it, and why. */
+/** A pool that was not taken, the filter that removed it, and why (put into words when asked for). */
 export interface Rejection {
   readonly poolId: PoolId;
   readonly filter: FilterName;
-  readonly reason: string;
+  readonly reason: () => string;
 }
 
 const noLabels: LabelledTopology = { exclusion: {}, inclusion: {}, affinityKey: [] };
+
+/** It asks for nothing. */
+function isEmpty({ exclusion, inclusion, affinityKey }: LabelledTopology): boolean {
+  const keys = Object.keys(exclusion).length + Object.keys(inclusion).length;
+  return keys + affinityKey.length === 0;
+}
 
 /** The labels that nodes must have; empty when the request is about names or nothing. */
 export function nodeLabelsOf(topology: Topology | null): LabelledTopology {
@@ -116,67 +122,51 @@ export function placesOf(state: ClusterState, replicas: readonly ReplicaRecord[]
   });
 }
 
-type Judge = (pool: PoolRecord) => Candidate | Rejection;
+/** A pool and its node, and what removes it whatever is asked for. */
+interface PoolRow {
+  readonly pool: PoolRecord;
+  readonly candidate: Candidate | null;
+  readonly rejection: Rejection | null;
+}
 
-/** What judges pools for a request: what is the same for all of them is looked up once. */
-function judgeOf(state: ClusterState, request: PlacementRequest): Judge {
-  const { topology } = request;
-  const { allowed } = namedNodesOf(topology);
-  const nodeLabels = nodeLabelsOf(topology);
-  const poolLabels = poolLabelsOf(topology);
-  const staying = placesOf(state, request.staying);
-  const needed: RoomNeeded = request;
-  const lonely =
-    request.affinityGroup !== null && request.replicaCount === 1
-      ? nodesOfSingleReplicas(state, request.affinityGroup, request.volumeUuid)
-      : null;
+const rowsByState = new WeakMap<ClusterState, readonly PoolRow[]>();
+const sortedPools = new WeakMap<ClusterState["stored"]["pools"], readonly PoolRecord[]>();
 
-  return (pool) => {
-    const no = (filter: FilterName, reason: string): Rejection => {
-      return { poolId: pool.id, filter, reason };
-    };
-    if (request.onlyPools !== null && !request.onlyPools.has(pool.id)) {
-      return no("chosen pools", "not among the pools that can be used");
-    }
-    if (request.notPools.has(pool.id)) return no("chosen pools", "not to be used");
-    if (pool.status === "Creating") return no("pool lifecycle", "pool is still being created");
-    if (pool.status === "Deleting") return no("pool lifecycle", "pool is being deleted");
-    const node = state.stored.nodes.get(pool.nodeId);
-    if (node === undefined) return no("node status", `node ${pool.nodeId} is not known`);
-    const heard = nodeStatus(state, node.id);
-    if (heard !== "Online") return no("node status", `node ${node.id} is ${heard}`);
-    if (isNodeCordoned(node)) {
-      const labels = [...node.cordonLabels, ...node.drainLabels].join(", ");
-      return no("node cordon", `node cordoned (${labels})`);
-    }
-    if (pool.cordoned) return no("pool cordon", "pool cordoned");
-    if (allowed.length > 0 && !allowed.includes(node.id)) {
-      return no("allowed nodes", `node ${node.id} is not allowed`);
-    }
-    for (const place of staying) {
-      if (place.node.id !== node.id) continue;
-      const reason = `node ${node.id} has a replica of the volume (in ${place.pool.id})`;
-      return no("one replica per node", reason);
-    }
-    const nodeMisfit = whyLabelsExclude(node.labels, nodeLabels);
-    if (nodeMisfit !== null) return no("node labels", `node ${node.id}: ${nodeMisfit}`);
-    const status = poolStatus(state, pool);
-    if (status !== "Online" && status !== "Degraded") return no("pool status", `pool is ${status}`);
-    const poolMisfit = whyLabelsExclude(pool.labels, poolLabels);
-    if (poolMisfit !== null) return no("pool labels", poolMisfit);
-    for (const place of staying) {
-      const conflict = whyTogetherNot({ pool, node }, place, topology);
-      if (conflict !== null) return no("compatibility", `${conflict} as ${place.pool.id}`);
-    }
-    if (lonely?.has(node.id) === true) {
-      return no("affinity group", `node ${node.id} has another volume of the affinity group`);
-    }
-    const room = poolRoom(state, pool.id);
-    if (room === null) return no("pool status", "its engine has not reported it yet");
-    const tight = whyNoRoom(state.settings, room, needed);
-    if (tight !== null) return no("room", `no room (${tight})`);
-    return { pool, node, room, status };
+/** Every pool, in the order of ids, with what does not depend on a request. Looked up once per state. */
+function poolRows(state: ClusterState): readonly PoolRow[] {
+  const known = rowsByState.get(state);
+  if (known !== undefined) return known;
+  const { pools } = state.stored;
+  const sorted =
+    sortedPools.get(pools) ?? [...pools.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
+  sortedPools.set(pools, sorted);
+  const rows = sorted.map((pool) => rowOf(state, pool));
+  rowsByState.set(state, rows);
+  return rows;
+}
+
+function rowOf(state: ClusterState, pool: PoolRecord): PoolRow {
+  const no = (filter: FilterName, reason: () => string): PoolRow => {
+    return { pool, candidate: null, rejection: { poolId: pool.id, filter, reason } };
   };
+  if (pool.status === "Creating") return no("pool lifecycle", () => "pool is still being created");
+  if (pool.status === "Deleting") return no("pool lifecycle", () => "pool is being deleted");
+  const node = state.stored.nodes.get(pool.nodeId);
+  if (node === undefined) return no("node status", () => `node ${pool.nodeId} is not known`);
+  const heard = nodeStatus(state, node.id);
+  if (heard !== "Online") return no("node status", () => `node ${node.id} is ${heard}`);
+  if (isNodeCordoned(node)) {
+    const labels = () => [...node.cordonLabels, ...node.drainLabels].join(", ");
+    return no("node cordon", () => `node cordoned (${labels()})`);
+  }
+  if (pool.cordoned) return no("pool cordon", () => "pool cordoned");
+  const status = poolStatus(state, pool);
+  if (status !== "Online" && status !== "Degraded") {
+    return no("pool status", () => `pool is ${status}`);
+  }
+  const room = poolRoom(state, pool.id);
+  if (room === null) return no("pool status", () => "its engine has not reported it yet");
+  return { pool, candidate: { pool, node, room, status }, rejection: null };
 }
 
 /** Puts every pool of the cluster through the filters, in the order of their ids. */
@@ -187,11 +177,66 @@ export function filterPools(
   const judge = judgeOf(state, request);
   const candidates: Candidate[] = [];
   const rejected: Rejection[] = [];
-  const pools = [...state.stored.pools.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
-  for (const pool of pools) {
-    const verdict = judge(pool);
-    if ("filter" in verdict) rejected.push(verdict);
-    else candidates.push(verdict);
+  for (const { pool, candidate, rejection } of poolRows(state)) {
+    const no = whyNotAsked(pool, request) ?? rejection ?? (candidate && judge(candidate));
+    if (no !== null) rejected.push(no);
+    else if (candidate !== null) candidates.push(candidate);
   }
   return { candidates, rejected };
+}
+
+/** The request names pools, and this is none of them. */
+function whyNotAsked(pool: PoolRecord, request: PlacementRequest): Rejection | null {
+  const { onlyPools, notPools } = request;
+  const isAsked = onlyPools === null || onlyPools.has(pool.id);
+  if (isAsked && !notPools.has(pool.id)) return null;
+  const reason = () => (isAsked ? "not to be used" : "not among the pools that can be used");
+  return { poolId: pool.id, filter: "chosen pools", reason };
+}
+
+/** What judges pools by a request: what is the same for all of them is looked up once. */
+function judgeOf(
+  state: ClusterState,
+  request: PlacementRequest,
+): (candidate: Candidate) => Rejection | null {
+  const { topology } = request;
+  const { allowed } = namedNodesOf(topology);
+  const nodeLabels = nodeLabelsOf(topology);
+  const poolLabels = poolLabelsOf(topology);
+  const [nodesMatter, poolsMatter] = [!isEmpty(nodeLabels), !isEmpty(poolLabels)];
+  const staying = placesOf(state, request.staying);
+  const taken = new Map(staying.map((place) => [place.node.id, place.pool.id]));
+  const lonely =
+    request.affinityGroup !== null && request.replicaCount === 1
+      ? nodesOfSingleReplicas(state, request.affinityGroup, request.volumeUuid)
+      : null;
+
+  return ({ pool, node, room }) => {
+    const no = (filter: FilterName, reason: () => string): Rejection => {
+      return { poolId: pool.id, filter, reason };
+    };
+    if (allowed.length > 0 && !allowed.includes(node.id)) {
+      return no("allowed nodes", () => `node ${node.id} is not allowed`);
+    }
+    const there = taken.get(node.id);
+    if (there !== undefined) {
+      const reason = () => `node ${node.id} has a replica of the volume (in ${there})`;
+      return no("one replica per node", reason);
+    }
+    const nodeMisfit = nodesMatter ? whyLabelsExclude(node.labels, nodeLabels) : null;
+    if (nodeMisfit !== null) return no("node labels", () => `node ${node.id}: ${nodeMisfit}`);
+    const poolMisfit = poolsMatter ? whyLabelsExclude(pool.labels, poolLabels) : null;
+    if (poolMisfit !== null) return no("pool labels", () => poolMisfit);
+    for (const place of nodesMatter || poolsMatter ? staying : []) {
+      const conflict = whyTogetherNot({ pool, node }, place, topology);
+      if (conflict !== null) return no("compatibility", () => `${conflict} as ${place.pool.id}`);
+    }
+    if (lonely?.has(node.id) === true) {
+      const reason = () => `node ${node.id} has another volume of the affinity group`;
+      return no("affinity group", reason);
+    }
+    if (hasRoom(state.settings, room, request)) return null;
+    const reason = () => `no room (${whyNoRoom(state.settings, room, request)})`;
+    return no("room", reason);
+  };
 }

@@ -2,11 +2,12 @@
 import type { ClusterState } from "../../cluster-state.ts";
 import type { NodeId, PoolId, Uuid, VolumeRecord } from "../../model.ts";
 
-const groupsByState = new WeakMap<ClusterState, ReadonlyMap<string, readonly VolumeRecord[]>>();
+type Volumes = ClusterState["stored"]["volumes"];
+const groupsOfVolumes = new WeakMap<Volumes, ReadonlyMap<string, readonly VolumeRecord[]>>();
 
 /** Volumes of a group, by UUID. */
 export function volumesOfGroup(state: ClusterState, group: string): readonly VolumeRecord[] {
-  let groups = groupsByState.get(state);
+  let groups = groupsOfVolumes.get(state.stored.volumes);
   if (groups === undefined) {
     const made = new Map<string, VolumeRecord[]>();
     for (const volume of state.stored.volumes.values()) {
@@ -17,7 +18,7 @@ export function volumesOfGroup(state: ClusterState, group: string): readonly Vol
     }
     for (const members of made.values()) members.sort((a, b) => (a.uuid < b.uuid ? -1 : 1));
     groups = made;
-    groupsByState.set(state, groups);
+    groupsOfVolumes.set(state.stored.volumes, groups);
   }
   return groups.get(group) ?? [];
 }

@@ -43,10 +43,10 @@ export function whyLabelsConflict(a: Labels, b: Labels, topology: LabelledTopolo
   return null;
 }
 
-/** Values that decide about conflicts, as one text: equal texts conflict with the same resources. */
-export function conflictSignature(labels: Labels, topology: LabelledTopology): string {
-  const keys = Object.entries(topology.exclusion).flatMap(([key, value]) =>
+/** Keys whose values decide whether two resources can be chosen together. */
+export function conflictKeys(topology: LabelledTopology): readonly string[] {
+  const spread = Object.entries(topology.exclusion).flatMap(([key, value]) =>
     value === "" ? [key] : [],
   );
-  return JSON.stringify([...keys, ...topology.affinityKey].map((key) => labels[key] ?? null));
+  return [...spread, ...topology.affinityKey];
 }

@@ -4,6 +4,7 @@
  */
 import { TrilithError } from "../../../errors.ts";
 import type { ClusterState } from "../../cluster-state.ts";
+import type { Labels } from "../../model.ts";
 import { REJECTIONS_NAMED, SEARCH_STEPS_MAX } from "../limits.ts";
 import {
   filterPools,
@@ -13,7 +14,7 @@ import {
   type Rejection,
   whyTogetherNot,
 } from "./filters.ts";
-import { conflictSignature } from "./labels.ts";
+import { conflictKeys } from "./labels.ts";
 import { type Ranked, rankPools } from "./weights.ts";
 
 export type { PlacementRequest, Rejection } from "./filters.ts";
@@ -30,14 +31,16 @@ export interface Placement {
  * values of the labels to spread over or agree on.
  */
 function bestOfEachKind(request: PlacementRequest, ranked: readonly Ranked[]): Ranked[] {
-  const nodeLabels = nodeLabelsOf(request.topology);
-  const poolLabels = poolLabelsOf(request.topology);
+  const nodeKeys = conflictKeys(nodeLabelsOf(request.topology));
+  const poolKeys = conflictKeys(poolLabelsOf(request.topology));
+  const valuesOf = (labels: Labels, keys: readonly string[]) =>
+    keys.length === 0 ? "" : JSON.stringify(keys.map((key) => labels[key] ?? null));
   const seen = new Set<string>();
   return ranked.filter(({ node, pool }) => {
-    const nodeSignature = conflictSignature(node.labels, nodeLabels);
-    const signature = `${node.id} ${nodeSignature} ${conflictSignature(pool.labels, poolLabels)}`;
-    if (seen.has(signature)) return false;
-    seen.add(signature);
+    const values = valuesOf(node.labels, nodeKeys) + valuesOf(pool.labels, poolKeys);
+    const kind = `${node.id} ${values}`;
+    if (seen.has(kind)) return false;
+    seen.add(kind);
     return true;
   });
 }
@@ -80,9 +83,10 @@ function leftOver(
     for (const other of chosen) {
       const conflict = whyTogetherNot(candidate, other, request.topology);
       if (conflict === null) continue;
-      return [{ poolId, filter: "compatibility", reason: `${conflict} as ${other.pool.id}` }];
+      const reason = () => `${conflict} as ${other.pool.id}`;
+      return [{ poolId, filter: "compatibility", reason }];
     }
-    return [{ poolId, filter: "compatibility", reason: "does not go with others" }];
+    return [{ poolId, filter: "compatibility", reason: () => "does not go with others" }];
   });
 }
 
@@ -108,7 +112,7 @@ export function rankedPools(
 export function describeRejections(rejected: readonly Rejection[]): string {
   const named = rejected
     .slice(0, REJECTIONS_NAMED)
-    .map(({ poolId, reason }) => `${poolId}: ${reason}`);
+    .map(({ poolId, reason }) => `${poolId}: ${reason()}`);
   const counts = new Map<string, number>();
   for (const { filter } of rejected.slice(REJECTIONS_NAMED)) {
     counts.set(filter, (counts.get(filter) ?? 0) + 1);

@@ -19,18 +19,19 @@ import {
 import { namedNodesOf } from "./filters.ts";
 import { groupTargets } from "./groups.ts";
 
-const targetsByState = new WeakMap<ClusterState, ReadonlyMap<NodeId, number>>();
+type Nexuses = ClusterState["stored"]["nexuses"];
+const targetsOfNexuses = new WeakMap<Nexuses, ReadonlyMap<NodeId, number>>();
 
 /** Targets by node, those of all volumes. */
 function targetCounts(state: ClusterState): ReadonlyMap<NodeId, number> {
-  let counts = targetsByState.get(state);
+  let counts = targetsOfNexuses.get(state.stored.nexuses);
   if (counts === undefined) {
     const made = new Map<NodeId, number>();
     for (const { nodeId, phase } of state.stored.nexuses.values()) {
       if (phase === "Open") made.set(nodeId, (made.get(nodeId) ?? 0) + 1);
     }
     counts = made;
-    targetsByState.set(state, counts);
+    targetsOfNexuses.set(state.stored.nexuses, counts);
   }
   return counts;
 }

@@ -62,15 +62,12 @@ export function rankPools(
 ): Ranked[] {
   const points = scores(state, request, candidates);
   const { preferred } = namedNodesOf(request.topology);
-  const preference = ({ node }: Candidate) => (preferred.includes(node.id) ? 0 : 1);
-  const wellness = ({ status }: Candidate) => (status === "Online" ? 0 : 1);
-  return candidates
-    .map((candidate, at) => ({ ...candidate, score: points[at]! }))
-    .sort(
-      (a, b) =>
-        wellness(a) - wellness(b) ||
-        preference(a) - preference(b) ||
-        b.score - a.score ||
-        (a.pool.id < b.pool.id ? -1 : 1),
-    );
+  const order = candidates.map(({ pool, node, room, status }, at) => {
+    const wellness = status === "Online" ? 0 : 2;
+    const preference = preferred.includes(node.id) ? 0 : 1;
+    return { pool, node, room, status, score: points[at]!, rank: wellness + preference };
+  });
+  return order.sort(
+    (a, b) => a.rank - b.rank || b.score - a.score || (a.pool.id < b.pool.id ? -1 : 1),
+  );
 }

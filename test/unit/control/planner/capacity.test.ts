@@ -145,6 +145,7 @@ describe("the room of a pool", () => {
     cluster.run((state) => createReplica(state, request(uuid, GiB)));
     cluster.carryOut();
     cluster.edit("replicas", uuid, { sizeBytes: 3 * GiB });
+    cluster.edit("pools", "pool-1", {});
     expect(poolRoom(cluster.state(), "pool-1")).toMatchObject({
       usedBytes: 3 * GiB,
       committedBytes: 3 * GiB,
