@@ -145,7 +145,11 @@ function lacking({ p, volume, owned, subject }: Situation): Work | null {
 
 // ------------------------------------------------------------------------------- lost, or to be moved
 
-/** A replica that has been away for too long is given up for another one. */
+/**
+ * A replica that has been away for too long is given up, also when there is no place for another one
+ * (scenario four of Mayastor's replica operations): its nexus is whole without it, and the volume is
+ * degraded until it has as many replicas as wanted.
+ */
 function lost(situation: Situation): Work | null {
   const { p, volume, open, owned, subject } = situation;
   if (open === null || !volume.selfHeal) return null;
@@ -158,17 +162,6 @@ function lost(situation: Situation): Work | null {
     const untilMs = replica.faultedAtMs + p.state.settings.faultedChildWaitMs;
     if (p.nowMs < untilMs) {
       p.wakeAt(untilMs);
-      continue;
-    }
-    const staying = owned.filter((other) => other !== replica);
-    const place = newReplica(p, volume, { staying });
-    if ("why" in place) {
-      p.warn(
-        "warning",
-        subject,
-        `its replica in ${replica.poolId} is away, and there is no place for another: ${place.why}`,
-        `bring ${replica.nodeId} back, or add a pool on another node`,
-      );
       continue;
     }
     const discarded = discard(situation, replica, "it has been away for too long");

@@ -2,17 +2,23 @@
 import type { EngineReplica } from "../../cluster-state.ts";
 import type { NodeId, ReplicaRecord, Uuid } from "../../model.ts";
 
-const UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/;
+const LOCAL = "bdev:///";
+const REMOTE = "nvmf+tcp://";
+const NAMED = "uuid=";
+const UUID_LENGTH = 36;
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /**
  * UUID of the replica behind a child's URI (`bdev:///<uuid>`, `nvmf+tcp://.../nqn...:<uuid>?uuid=<uuid>`);
  * null for a device that is not addressed as replicas are.
  */
 export function replicaOfUri(uri: string): Uuid | null {
-  const scheme = /^(bdev:\/\/\/|nvmf\+tcp:\/\/)/.exec(uri)?.[0];
-  if (scheme === undefined) return null;
-  const named = /[?&]uuid=([0-9a-f-]{36})/.exec(uri)?.[1];
-  return named ?? UUID.exec(uri.slice(scheme.length))?.[0] ?? null;
+  let at = -1;
+  if (uri.startsWith(LOCAL)) at = LOCAL.length;
+  else if (uri.startsWith(REMOTE)) at = uri.lastIndexOf(NAMED) + NAMED.length;
+  if (at < NAMED.length) return null;
+  const uuid = uri.slice(at, at + UUID_LENGTH);
+  return UUID.test(uuid) ? uuid : null;
 }
 
 /** URI under which a nexus of `nodeId` opens a replica; undefined while it is not served to it. */
