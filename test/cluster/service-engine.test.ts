@@ -268,6 +268,30 @@ describe("three engines", () => {
     expect(left.flat()).toEqual([]);
   }, 60_000);
 
+  test("room is promised once, however many ask at the same time", async () => {
+    const { service } = plane;
+    await createPools();
+    // Each pool has room for two of these.
+    const wanted = Array.from({ length: 9 }, () =>
+      volumeRequest({ replicaCount: 1, thin: false, sizeBytes: 96 * MIB }),
+    );
+    const outcomes = await Promise.all(
+      wanted.map((request) =>
+        service.createVolume(request, context()).then(
+          () => "created",
+          (error: unknown) => (error as TrilithError).code,
+        ),
+      ),
+    );
+    expect(outcomes.toSorted()).toEqual([
+      ...Array(3).fill("ResourceExhausted"),
+      ...Array(6).fill("created"),
+    ]);
+    const { stored } = service.localState();
+    expect(stored.volumes.size).toBe(6);
+    for (const replicas of stored.replicasOfPool.values()) expect(replicas.size).toBe(2);
+  }, 60_000);
+
   test("a volume grows, is snapshotted, restored and moved", async () => {
     const { service } = plane;
     await createPools();

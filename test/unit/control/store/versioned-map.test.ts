@@ -91,3 +91,38 @@ test("sets have members of their version", () => {
     ["b", "b"],
   ]);
 });
+
+test("a change copies nothing of what it does not change", () => {
+  class Untouched extends Map<string, number> {
+    #refuse(): never {
+      throw new Error("the whole map is gone through");
+    }
+    override [Symbol.iterator](): MapIterator<[string, number]> {
+      return this.#refuse();
+    }
+    override entries(): MapIterator<[string, number]> {
+      return this.#refuse();
+    }
+    override keys(): MapIterator<string> {
+      return this.#refuse();
+    }
+    override values(): MapIterator<number> {
+      return this.#refuse();
+    }
+    override forEach(): void {
+      this.#refuse();
+    }
+  }
+  const map = new Untouched();
+  for (let n = 0; n < 100; n++) map.set(`k${n}`, n);
+  const before = VersionedMap.of(map);
+  const after = before.with([
+    ["k1", -1],
+    ["k2", undefined],
+    ["new", 1],
+  ]);
+  expect([before.get("k1"), before.get("k2"), before.has("new")]).toEqual([1, 2, false]);
+  expect([after.get("k1"), after.get("k2"), after.get("new")]).toEqual([-1, undefined, 1]);
+  expect([before.size, after.size]).toEqual([100, 100]);
+  expect(() => [...after]).toThrow("gone through");
+});
