@@ -144,6 +144,15 @@ export function recordingControl(cluster: PlannedCluster): RecordingControl {
       expiresAtMs: cluster.nowMs + validMs,
     }),
     transferLeadership: () => undefined,
+    rebuildFromDisks: (_disks, apply) => ({
+      applied: apply,
+      pools: [],
+      volumes: [],
+      replicas: 0,
+      snapshots: 0,
+      nexuses: 0,
+      problems: [],
+    }),
   };
   const operation =
     (name: string, run: (...given: never[]) => unknown) =>
