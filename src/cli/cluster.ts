@@ -1,10 +1,11 @@
 /** `trilith cluster`: the members, who leads, and the ways out of great losses. */
-import { Command } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { TrilithError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { dataDirOf, dataDirOption } from "./node-options.ts";
+import { humanSize } from "./output/size.ts";
 import type { Cluster } from "./rest/types.ts";
-import { idArgument, printDone, printTable, withSession } from "./session.ts";
+import { idArgument, printDone, printTable, type Session, withSession } from "./session.ts";
 
 function statusCommand(context: CliContext): Command {
   return new Command("status")
@@ -95,11 +96,115 @@ function recoverCommand(context: CliContext): Command {
     .action((options: RecoverOptions) => recover(context, options));
 }
 
+interface RebuildOptions {
+  readonly disk: readonly RebuildDisk[];
+  readonly yes?: boolean;
+}
+
+interface RebuildDisk {
+  readonly node: string;
+  readonly pool: string;
+  readonly uri: string;
+}
+
+/** What the API answers (`POST /v0/cluster/rebuild`). */
+interface RebuildReport {
+  readonly applied: boolean;
+  readonly pools: readonly { id: string; node: string; uuid: string; action: string }[];
+  readonly volumes: readonly {
+    uuid: string;
+    sizeBytes: number;
+    replicaCount: number;
+    healthyReplicas: number;
+    thin: boolean;
+    servedBy?: string;
+    action: string;
+  }[];
+  readonly replicas: number;
+  readonly snapshots: number;
+  readonly nexuses: number;
+  readonly problems: readonly string[];
+}
+
+function diskOption(text: string, before: readonly RebuildDisk[]): readonly RebuildDisk[] {
+  const match = /^([^=]+)=([^=]+)=(.+)$/.exec(text);
+  if (match === null) {
+    throw new InvalidArgumentError(`"${text}" is not like node-1=pool-1=aio:///var/disk.img.`);
+  }
+  return [...before, { node: match[1]!, pool: match[2]!, uri: match[3]! }];
+}
+
+function printReport(session: Session, report: RebuildReport): void {
+  const { context } = session;
+  printTable(session, report, ["POOL", "NODE", "UUID", "RECORD"], report.pools, (pool) => [
+    [pool.id, pool.node, pool.uuid, pool.action],
+  ]);
+  if (session.output !== "none") return;
+  const headings = ["VOLUME", "SIZE", "REPLICAS FOUND", "HEALTHY", "THIN", "SERVED BY", "RECORD"];
+  printTable(session, report, headings, report.volumes, (volume) => [
+    [
+      volume.uuid,
+      humanSize(volume.sizeBytes),
+      String(volume.replicaCount),
+      String(volume.healthyReplicas),
+      String(volume.thin),
+      volume.servedBy ?? "",
+      volume.action,
+    ],
+  ]);
+  context.print(
+    `records of ${report.replicas} replicas, ${report.snapshots} snapshots and ${report.nexuses} ` +
+      `targets ${report.applied ? "made" : "to be made"}`,
+  );
+  for (const problem of report.problems) context.printError(`problem: ${problem}`);
+}
+
+async function rebuild(session: Session, options: RebuildOptions): Promise<void> {
+  const ask = (apply: boolean) =>
+    session.client.call<RebuildReport>("POST", "/cluster/rebuild", {
+      body: { apply, disks: options.disk },
+    });
+  const found = await ask(false);
+  if (options.yes !== true) {
+    printReport(session, found);
+    const question =
+      "Write these records? Every disk of the cluster has to be among them: a replica that is " +
+      "found later and is newer cannot be told from an old one.";
+    if (((await session.context.confirm?.(question)) ?? false) === false) {
+      session.context.printError("nothing was written; say --yes to write the records");
+      return;
+    }
+  }
+  printReport(session, await ask(true));
+}
+
+function rebuildCommand(context: CliContext): Command {
+  return new Command("rebuild-from-disks")
+    .description(
+      "Writes down what the disks hold when the store of every node is lost: pools, replicas,\n" +
+        "volumes, snapshots. First make a new cluster (`trilith init`, `trilith join`) of all nodes\n" +
+        "that have disks. Names of volumes are their UUIDs; a volume is to have as many replicas as\n" +
+        "were found; labels, topology and affinity groups are on no disk and have to be set again.",
+    )
+    .addOption(
+      new Option("--disk <node>=<pool>=<uri>", "a pool on a file or the like (repeatable)")
+        .argParser(diskOption)
+        .default([], "none"),
+    )
+    .option("-y, --yes", "write the records without asking")
+    .action(
+      withSession<[], RebuildOptions>(context, (session, _none, options) =>
+        rebuild(session, options),
+      ),
+    );
+}
+
 /** The `cluster` verb. */
 export function clusterCommand(context: CliContext): Command {
   return new Command("cluster")
     .description("Shows and changes the cluster as a whole.")
     .addCommand(statusCommand(context))
     .addCommand(transferCommand(context))
-    .addCommand(recoverCommand(context));
+    .addCommand(recoverCommand(context))
+    .addCommand(rebuildCommand(context));
 }

@@ -1,7 +1,7 @@
 /** `trilith get`: shows resources, as tables or as the API's objects. */
 import { Command } from "commander";
 import type { CliContext } from "./context.ts";
-import { addEvents, addUpgradeStatus } from "./get/cluster.ts";
+import { addEvents, addSettings, addUpgradeStatus, addWarnings } from "./get/cluster.ts";
 import { addBlockDevices, addCordonAndDrain, addNodes } from "./get/nodes.ts";
 import { addPools } from "./get/pools.ts";
 import { addSnapshots } from "./get/snapshots.ts";
@@ -18,6 +18,8 @@ export function getCommand(context: CliContext): Command {
     addBlockDevices,
     addCordonAndDrain,
     addEvents,
+    addWarnings,
+    addSettings,
     addUpgradeStatus,
   ]) {
     add(get, context);

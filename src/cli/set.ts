@@ -1,6 +1,7 @@
-/** `trilith set`: changes a property of a resource. */
+/** `trilith set`: changes a property of a resource, or a setting of the cluster. */
 import { Argument, Command } from "commander";
 import { TrilithError } from "../errors.ts";
+import { settingChange } from "./cluster-settings.ts";
 import type { CliContext } from "./context.ts";
 import { idArgument, printDone, withSession } from "./session.ts";
 
@@ -37,5 +38,19 @@ export function setCommand(context: CliContext): Command {
         },
       ),
     );
-  return new Command("set").description("Changes properties of resources.").addCommand(volume);
+  const setting = new Command("setting")
+    .description("Changes a setting of the cluster (trilith get settings lists them).")
+    .argument("<name>", "e.g. node-deadline")
+    .argument("<value>", "number, duration, true or false; default for the default")
+    .action(
+      withSession<[string, string], object>(context, async (session, [name, value]) => {
+        const { client } = session;
+        const change = settingChange(await client.settings(), name, value);
+        printDone(session, await client.changeSettings(change), `Setting ${name} set successfully`);
+      }),
+    );
+  return new Command("set")
+    .description("Changes properties of resources, and settings.")
+    .addCommand(volume)
+    .addCommand(setting);
 }

@@ -176,7 +176,7 @@ export const verbs: readonly Verb[] = [
   },
   {
     name: "set",
-    summary: "change a property of a volume",
+    summary: "change a property of a volume, or a setting of the cluster",
     usesApi: true,
     load: async () => (await import("./set.ts")).setCommand,
   },

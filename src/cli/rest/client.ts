@@ -17,6 +17,7 @@ import type {
   PurgeBody,
   RebuildHistory,
   RemovalImpact,
+  Settings,
   Volume,
   VolumeRebuilds,
   VolumeSnapshot,
@@ -141,6 +142,8 @@ export function restClient(options: HttpOptions) {
       call<Volume>("POST", path`/volumes/${volume}/replicas/${replica}/move`, {
         body: pool === undefined ? {} : { pool },
       }),
+    settings: () => get<Settings>("/settings"),
+    changeSettings: (changes: Settings) => call<Settings>("PUT", "/settings", { body: changes }),
     appNodes: () => all<AppNode>("/app-nodes", {}, APP_NODES_PER_PAGE),
     warnings: () => get<Warning[]>("/warnings"),
   };

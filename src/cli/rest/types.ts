@@ -419,3 +419,6 @@ export interface PurgeBody {
   readonly accept_volume_loss: boolean;
   readonly accept_snapshot_loss: boolean;
 }
+
+/** Settings of the cluster by name. Null: no limit; in a change: back to the default. */
+export type Settings = Readonly<Record<string, number | boolean | null>>;
