@@ -17,7 +17,7 @@ import { Semaphore } from "./semaphore.ts";
 /** Something about one node is other than before. */
 export interface NodeChange {
   readonly nodeId: NodeId;
-  /** It came, went, or its engine restarted: everything about it may be other. */
+  /** It, or a pool of it, came or went, or its engine restarted: anything about it may be other. */
   readonly isWhole: boolean;
   readonly pools: readonly string[];
   readonly replicas: readonly string[];
@@ -205,7 +205,8 @@ export class Observer implements Observation {
       this.#options.log("warn", "engine restarted", { node: id, ...reading.info });
     }
     if (isBack || hasChanged(change)) {
-      this.#announce({ nodeId: id, isWhole: isBack || change.isRestarted, ...change });
+      const isWhole = isBack || change.isRestarted || change.havePoolsChanged;
+      this.#announce({ nodeId: id, isWhole, ...change });
     }
   }
 

@@ -23,6 +23,8 @@ export interface EngineReading {
 /** Ids of what differs between two readings. */
 export interface ReadingChange {
   readonly isRestarted: boolean;
+  /** Pools came, went, or changed their state: all that lies in them is concerned. */
+  readonly havePoolsChanged: boolean;
   readonly pools: readonly string[];
   readonly replicas: readonly string[];
   readonly snapshots: readonly string[];
@@ -97,6 +99,9 @@ export function takeOver(
     },
     change: {
       isRestarted: node.info?.instanceUuid !== reading.info.instanceUuid,
+      havePoolsChanged: pools.changed.some(
+        (name) => node.pools.get(name)?.state !== pools.map.get(name)?.state,
+      ),
       pools: pools.changed,
       replicas: replicas.changed,
       snapshots: snapshots.changed,
