@@ -4,6 +4,7 @@
  * so, has begun it), and reject with a `TrilithError`. Types only.
  */
 import type { ClusterSettings, ClusterState } from "./cluster-state.ts";
+import type { NamedDisk, RebuildReport } from "./membership/rebuild/found.ts";
 import type { FrontendNode, Labels, NodeId, PoolId, StoredEvent, Topology, Uuid } from "./model.ts";
 import type { Plan } from "./planner/plan.ts";
 import type { ClusterMember, StoreStatus } from "./store/store.ts";
@@ -222,4 +223,13 @@ export interface Control {
     context: RequestContext,
   ): Promise<{ id: string; token: string; expiresAtMs: number }>;
   transferLeadership(toNode: NodeId, context: RequestContext): Promise<void>;
+  /**
+   * Makes records of the pools, replicas, volumes and snapshots that disks hold and the store does not
+   * know: the way out when the store is lost. `apply` false: only says what would be made.
+   */
+  rebuildFromDisks(
+    disks: readonly NamedDisk[],
+    apply: boolean,
+    context: RequestContext,
+  ): Promise<RebuildReport>;
 }

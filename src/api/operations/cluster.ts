@@ -20,6 +20,8 @@ import {
   NewToken,
   NewTokenBody,
   PlanView,
+  RebuildBody,
+  RebuildReport,
   Settings,
   SettingsBody,
   Specs,
@@ -174,6 +176,36 @@ const membership = [
       }
       await control.transferLeadership(body.node, context);
       return renderCluster(control);
+    },
+  }),
+  ownOperation({
+    id: "post_cluster_rebuild",
+    method: "post",
+    path: "/cluster/rebuild",
+    tag: "Cluster",
+    summary: "Makes records of what disks hold and the store does not know, or says which",
+    description:
+      "The way out when the store of every node is lost. Engines open the pools that they find on " +
+      "their disks, to read them; records that are there stay as they are.",
+    body: RebuildBody,
+    bodyOptional: true,
+    result: RebuildReport,
+    handle: async ({ body }, { control, context }) => {
+      const disks = body.disks.map(({ node, pool, uri }) => ({
+        nodeId: node,
+        poolName: pool,
+        uri,
+      }));
+      const report = await control.rebuildFromDisks(disks, body.apply, context);
+      return {
+        ...report,
+        pools: report.pools.map(({ nodeId, ...pool }) => ({ ...pool, node: nodeId })),
+        volumes: report.volumes.map(({ servedBy, ...volume }) => ({
+          ...volume,
+          ...(servedBy === null ? {} : { servedBy }),
+        })),
+        problems: [...report.problems],
+      };
     },
   }),
 ];

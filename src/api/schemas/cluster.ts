@@ -121,6 +121,46 @@ export const Token = v.object({
 });
 export const TransferBody = v.strictObject({ node: Name });
 
+const RebuildAction = v.picklist(["create", "present", "left"]);
+export const RebuildBody = v.strictObject({
+  /** False: only say what would be written. */
+  apply: v.optional(v.boolean(), false),
+  /** Pools on devices that are no disks of their machine, e.g. files. */
+  disks: v.optional(
+    v.pipe(
+      v.array(v.strictObject({ node: Name, pool: Name, uri: v.pipe(Text, v.minLength(1)) })),
+      v.maxLength(1_000),
+    ),
+    [],
+  ),
+});
+/** What disks hold, and which records are made of it. */
+export const RebuildReport = v.object({
+  applied: v.boolean(),
+  pools: v.array(
+    v.object({ id: v.string(), node: v.string(), uuid: v.string(), action: RebuildAction }),
+  ),
+  volumes: v.array(
+    v.object({
+      uuid: v.string(),
+      sizeBytes: Bytes,
+      /** The number of replicas that were found: how many there should be is on no disk. */
+      replicaCount: Count,
+      healthyReplicas: Count,
+      thin: v.boolean(),
+      epoch: Bytes,
+      /** Node that serves it now; absent: none does. */
+      servedBy: v.optional(v.string()),
+      action: RebuildAction,
+    }),
+  ),
+  /** Records of these that are made. */
+  replicas: Count,
+  snapshots: Count,
+  nexuses: Count,
+  problems: v.array(v.string()),
+});
+
 export const Warning = v.object({
   severity: v.picklist(["info", "warning", "critical"]),
   /** `volume/<uuid>`, `pool/<id>`, `node/<id>`, ... */

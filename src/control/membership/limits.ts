@@ -57,3 +57,6 @@ export const RECOVERY_ASK_MS = 3_000;
  * given out lie below.
  */
 export const RECOVERY_RAFT_ID_STEP = 1_000_000;
+
+/** Changes that a rebuild of the store puts into one transaction; one volume's are never split. */
+export const REBUILD_CHANGES_MAX = 2_000;

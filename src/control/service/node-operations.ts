@@ -1,6 +1,8 @@
 /** Operations on nodes, cluster members, app nodes and settings. */
 import { TrilithError } from "../../errors.ts";
 import type { Control } from "../control.ts";
+import { rebuildFromDisks } from "../membership/rebuild/rebuild.ts";
+import type { NodeId } from "../model.ts";
 import { deregisterAppNode, registerAppNode } from "../planner/decide/app-nodes.ts";
 import {
   cordonNode,
@@ -31,6 +33,7 @@ type NodeOperations = Pick<
   | "raft"
   | "createToken"
   | "transferLeadership"
+  | "rebuildFromDisks"
 >;
 
 function nodeChanges(operations: Operations) {
@@ -138,5 +141,10 @@ export function nodeOperations(operations: Operations): NodeOperations {
     // Never remembered by a key: that would store the secret. A repetition makes another token.
     createToken: (kind, validMs, note) => membership.createToken(kind, validMs, note),
     transferLeadership: (toNode) => membership.transferLeadership(toNode),
+    rebuildFromDisks(disks, apply) {
+      operations.requireLeader();
+      const engineOf = (nodeId: NodeId) => observation.engine(nodeId);
+      return rebuildFromDisks({ store, engineOf, now: operations.parts.now, disks, apply });
+    },
   };
 }

@@ -124,12 +124,13 @@ async function describe(
   const ends = await readEnds(devname, sizeBytes);
   const mountpoint = mounted.get(number) ?? mounted.get(devname) ?? "";
   const isReadOnly = (await text(join(sys, "ro"))) === "1";
+  const content = ends === null ? null : identify(ends);
   const reasons = [
     mountpoint === "" ? "" : `it is mounted at ${mountpoint}`,
     hasPartitions ? "it has partitions" : "",
     holders.length === 0 ? "" : `it is used by ${holders.join(", ")}`,
     isReadOnly ? "it is read-only" : "",
-    ends === null ? "it cannot be read" : contentReason(identify(ends)),
+    content === null ? "it cannot be read" : contentReason(content),
   ];
   const reason = reasons.find((text) => text !== "") ?? "";
   const rotational = await text(join(sys, "queue/rotational"));
@@ -149,6 +150,7 @@ async function describe(
     connectionType: connectionOf(sysPath, properties.get("ID_BUS")),
     available: reason === "",
     unavailableReason: reason,
+    ...(content?.kind === "pool" ? { pool: { name: content.name, uuid: content.uuid } } : {}),
     filesystem: filesystemOf(ends, properties, mountpoint),
     partition:
       parent == null

@@ -57,6 +57,8 @@ export const BlockDevice = v.object({
   available: v.boolean(),
   /** Why it is not available; empty when it is. */
   unavailableReason: v.string(),
+  /** The pool that it holds; absent when it holds none. */
+  pool: v.optional(v.object({ name: v.string(), uuid: v.string() })),
   filesystem: v.nullable(Filesystem),
   partition: v.nullable(Partition),
 });
