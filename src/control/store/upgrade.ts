@@ -63,6 +63,7 @@ export function keepUpgraded(options: UpgradeOptions): () => void {
     leads++;
     if (term !== null) void attempt(leads);
   });
+  if (store.isLeader()) void attempt(leads);
   return () => {
     forget();
     clearTimeout(timer);

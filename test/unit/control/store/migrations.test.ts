@@ -11,8 +11,12 @@ import {
   storeMigrations,
 } from "../../../../src/control/store/migrations.ts";
 import * as schema from "../../../../src/control/store/schema.ts";
-import { versionForAll } from "../../../../src/control/store/upgrade.ts";
+import { keepUpgraded, upgradeOnce, versionForAll } from "../../../../src/control/store/upgrade.ts";
+import { openOneMember } from "../../../support/control/one-member.ts";
 import { poolRecord, volumeRecord } from "../../../support/store-records.ts";
+import { tempFolders } from "../../../support/temp-folder.ts";
+
+const makeFolder = tempFolders();
 
 test("the migrations make what the schema describes", () => {
   const db = new Database(":memory:");
@@ -151,4 +155,53 @@ test("fields that no column is there for are left out of the record too", () => 
   expect(member.machine.view().tables.pools.get("p1")).toEqual(
     poolRecord("p1", "n1", { revision: 1 }),
   );
+});
+
+describe("the leader", () => {
+  const makeUpgrade = () => {
+    const folder = makeFolder();
+    const member = openOneMember(folder, newer);
+    const known = new Map([["1", 1]]);
+    const options = {
+      store: member.store,
+      knownVersion: 2,
+      memberVersions: async () => known,
+      log: () => {},
+    };
+    return { folder, member, known, options };
+  };
+
+  test("goes to a version once every member knows it, and restarts with it", async () => {
+    const { folder, member, known, options } = makeUpgrade();
+    await member.store.latest();
+    expect(await upgradeOnce(options)).toBe(false);
+    expect(member.store.schemaVersion()).toBe(1);
+    known.set("1", 2);
+    expect(await upgradeOnce(options)).toBe(true);
+    expect(member.store.schemaVersion()).toBe(2);
+    await member.store.transact(() => ({
+      changes: [{ table: "volumes", put: volumeRecord("v1", { maxSnapshots: 4 }) }],
+      events: [],
+      value: null,
+    }));
+    await member.close();
+    const again = openOneMember(folder, newer);
+    expect(again.store.schemaVersion()).toBe(2);
+    expect(again.store.view().volumes.get("v1")?.maxSnapshots).toBe(4);
+    await again.close();
+    expect(() => openOneMember(folder, older)).toThrow("version 2");
+  });
+
+  test("does so by itself when it begins to lead", async () => {
+    const { member, known, options } = makeUpgrade();
+    known.set("1", 2);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    member.store.subscribe(() => {
+      if (member.store.schemaVersion() === 2) resolve();
+    });
+    const stop = keepUpgraded(options);
+    await promise;
+    stop();
+    await member.close();
+  });
 });
