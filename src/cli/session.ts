@@ -3,14 +3,18 @@
  * the client made of them, and how results are printed.
  */
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { Argument, type Command, Option } from "commander";
 import type { CliContext } from "./context.ts";
 import { type Paint, paintFor } from "./output/color.ts";
 import { durationArgument } from "./output/size.ts";
 import { type Cell, renderTable } from "./output/table.ts";
 import { type RestClient, restClient } from "./rest/client.ts";
-import { chooseEndpoint } from "./rest/endpoint.ts";
+import { chooseEndpoint, type Endpoint } from "./rest/endpoint.ts";
 import { TIMEOUT_DEFAULT_MS } from "./rest/limits.ts";
+
+/** Where a node keeps its state unless told otherwise (as in `engine/settings.ts`). */
+const DATA_DIR_DEFAULT = "/var/lib/trilith";
 
 export type OutputFormat = "none" | "json" | "yaml";
 
@@ -55,7 +59,12 @@ export function addGlobalOptions(program: Command): Command {
       ).argParser(durationArgument),
     )
     .addOption(new Option("--token <token>", "token to show to the API (default: TRILITH_TOKEN)"))
-    .addOption(new Option("--ca <file>", "certificate authority of the API (default: TRILITH_CA)"))
+    .addOption(
+      new Option(
+        "--ca <file>",
+        "certificate authority of the API (default: TRILITH_CA, on a node the cluster's own)",
+      ),
+    )
     .addOption(new Option("-n, --namespace <name>", "accepted for kubectl's sake").hideHelp())
     .addOption(
       new Option("-k, --kube-config-path <path>", "accepted for kubectl's sake").hideHelp(),
@@ -63,19 +72,36 @@ export function addGlobalOptions(program: Command): Command {
     .addOption(new Option("-j, --jaeger <agent>", "accepted for kubectl's sake").hideHelp());
 }
 
+/** The authority to check a certificate against: the file's, else on a node the cluster's own. */
+function authorityFor(
+  endpoint: Endpoint,
+  file: string | undefined,
+  env: Readonly<Record<string, string | undefined>>,
+): string | null {
+  if (file !== undefined && file !== "") return readFileSync(file, "utf8");
+  if (!endpoint.url.startsWith("https:")) return null;
+  const own = join(env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT, "cluster/ca.crt");
+  try {
+    return readFileSync(own, "utf8");
+  } catch {
+    return null; // Not a node, or not for this user: the system's authorities decide.
+  }
+}
+
 /** The session that the options of a command line ask for. */
 export function openSession(context: CliContext, options: Partial<GlobalOptions>): Session {
   const env = context.env ?? {};
   const token = options.token ?? env.TRILITH_TOKEN;
-  const caFile = options.ca ?? env.TRILITH_CA;
   const sleep = context.sleep ?? Bun.sleep;
+  const endpoint = chooseEndpoint(options.rest ?? env.TRILITH_REST);
+  const ca = authorityFor(endpoint, options.ca ?? env.TRILITH_CA, env);
   const client = restClient({
-    endpoint: chooseEndpoint(options.rest ?? env.TRILITH_REST),
+    endpoint,
     timeoutMs: options.timeout ?? TIMEOUT_DEFAULT_MS,
     timeoutGiven: options.timeout !== undefined,
     sleep,
     ...(token === undefined || token === "" ? {} : { token }),
-    ...(caFile === undefined || caFile === "" ? {} : { ca: readFileSync(caFile, "utf8") }),
+    ...(ca === null ? {} : { ca }),
   });
   return {
     context,

@@ -1,9 +1,11 @@
 import { afterEach, describe, expect, test } from "bun:test";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { errorKinds } from "../../../src/api/schemas/cluster.ts";
 import { chooseEndpoint, parseEndpointUrl } from "../../../src/cli/rest/endpoint.ts";
 import { errorCodes, facesOf } from "../../../src/errors.ts";
+import { selfSigned } from "../../support/api/self-signed.ts";
 import { apiStandIn } from "../../support/api-stand-in.ts";
 import { tempFolders } from "../../support/temp-folder.ts";
 import { againstApi, nodes, runLine, VOLUME, volume } from "./fixtures.ts";
@@ -191,6 +193,37 @@ describe("the API's address", () => {
       expect(api.problems).toEqual([]);
     } finally {
       await api.stop();
+    }
+  });
+
+  test("may be one of TLS, whose authority has to be known", async () => {
+    const { cert, key, ca } = await selfSigned("node-1");
+    const where = folder();
+    const file = join(where, "ca.crt");
+    writeFileSync(file, ca);
+    const server = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      tls: { cert, key },
+      fetch: () => Response.json(nodes),
+    });
+    try {
+      const line = ["get", "nodes", "-o", "json", "-r", `https://127.0.0.1:${server.port}`];
+      const known = await runLine([...line, "--ca", file]);
+      expect([known.status, known.err]).toEqual([0, ""]);
+      expect(JSON.parse(known.out)).toEqual(nodes);
+      const unknown = await runLine(line, { env: { TRILITH_DATA_DIR: where } });
+      expect(unknown.status).toBe(9);
+      expect(unknown.err).toMatch(/cannot be trusted: .*\n {2}name the cluster's certificate/);
+      // On a node the cluster's authority is at hand.
+      mkdirSync(join(where, "cluster"));
+      writeFileSync(join(where, "cluster/ca.crt"), ca);
+      const onNode = await runLine(line, { env: { TRILITH_DATA_DIR: where } });
+      expect([onNode.status, onNode.err]).toEqual([0, ""]);
+      const missing = await runLine([...line, "--ca", join(where, "none")]);
+      expect(missing.status).toBe(4);
+    } finally {
+      await server.stop(true);
     }
   });
 
