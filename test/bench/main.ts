@@ -17,6 +17,7 @@ import { pool } from "./cases/pool.ts";
 import { idle, start } from "./cases/rest.ts";
 import { commits } from "./control/commits.ts";
 import { creates } from "./control/creates.ts";
+import { decisions } from "./control/decisions.ts";
 import { large } from "./control/large.ts";
 import { cpuModel, loadAverage } from "./machine.ts";
 import { type Options, readOptions, UsageError, usage } from "./options.ts";
@@ -34,6 +35,7 @@ const groups: readonly Group[] = [
   start,
   commits,
   creates,
+  decisions,
   large,
 ];
 

@@ -8,6 +8,10 @@ export const LARGE_VOLUMES = 10_000;
 export const LARGE_REPLICAS = 3;
 export const LARGE_PUBLISHED = 2_000;
 
+/** Decisions that are timed one by one, and placements in what stands for a pass after a node's loss. */
+export const DECISIONS = 101;
+export const PLACEMENTS = 300;
+
 /** Passes of the planner and listings that are timed. */
 export const LARGE_ROUNDS = 11;
 /** Time for filling a store with the large cluster, and for opening it. */

@@ -62,6 +62,13 @@ export function createSnapshot(
       "wait until it is Online",
     );
   }
+  if (volume.target === null && !volume.cleanShutdown && usable.length > 1) {
+    // Writes that were never acknowledged may have reached some of its replicas and not others.
+    throw precondition(
+      `volume ${volumeUuid} was not closed in order: its replicas may differ`,
+      "publish it, and snapshot it then",
+    );
+  }
   const tight = usable.flatMap(({ poolId }) => {
     const room = poolRoom(state, poolId);
     const why =

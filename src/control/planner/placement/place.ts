@@ -15,7 +15,7 @@ import {
   whyTogetherNot,
 } from "./filters.ts";
 import { conflictKeys } from "./labels.ts";
-import { type Ranked, rankPools } from "./weights.ts";
+import { compareRanked, type Ranked, scorePools } from "./weights.ts";
 
 export type { PlacementRequest, Rejection } from "./filters.ts";
 
@@ -28,21 +28,21 @@ export interface Placement {
 
 /**
  * Of pools that conflict with the same others only the best can matter: on one node, with the same
- * values of the labels to spread over or agree on.
+ * values of the labels to spread over or agree on. Best first.
  */
-function bestOfEachKind(request: PlacementRequest, ranked: readonly Ranked[]): Ranked[] {
+function bestOfEachKind(request: PlacementRequest, scored: readonly Ranked[]): Ranked[] {
   const nodeKeys = conflictKeys(nodeLabelsOf(request.topology));
   const poolKeys = conflictKeys(poolLabelsOf(request.topology));
   const valuesOf = (labels: Labels, keys: readonly string[]) =>
     keys.length === 0 ? "" : JSON.stringify(keys.map((key) => labels[key] ?? null));
-  const seen = new Set<string>();
-  return ranked.filter(({ node, pool }) => {
-    const values = valuesOf(node.labels, nodeKeys) + valuesOf(pool.labels, poolKeys);
-    const kind = `${node.id} ${values}`;
-    if (seen.has(kind)) return false;
-    seen.add(kind);
-    return true;
-  });
+  const best = new Map<string, Ranked>();
+  for (const one of scored) {
+    const values = valuesOf(one.node.labels, nodeKeys) + valuesOf(one.pool.labels, poolKeys);
+    const kind = values === "" ? one.node.id : `${one.node.id} ${values}`;
+    const other = best.get(kind);
+    if (other === undefined || compareRanked(one, other) < 0) best.set(kind, one);
+  }
+  return [...best.values()].sort(compareRanked);
 }
 
 /**
@@ -73,11 +73,11 @@ function searchTogether(request: PlacementRequest, ranked: readonly Ranked[]): r
 /** Why candidates that passed every filter were not taken although more are needed. */
 function leftOver(
   request: PlacementRequest,
-  ranked: readonly Ranked[],
+  scored: readonly Ranked[],
   chosen: readonly Ranked[],
 ): Rejection[] {
   const taken = new Set(chosen.map(({ pool }) => pool.id));
-  return ranked.flatMap((candidate) => {
+  return scored.flatMap((candidate) => {
     if (taken.has(candidate.pool.id)) return [];
     const poolId = candidate.pool.id;
     for (const other of chosen) {
@@ -93,19 +93,10 @@ function leftOver(
 /** Chooses pools; does not throw when there are too few. */
 export function placeReplicas(state: ClusterState, request: PlacementRequest): Placement {
   const { candidates, rejected } = filterPools(state, request);
-  const ranked = rankPools(state, request, candidates);
-  const chosen = searchTogether(request, bestOfEachKind(request, ranked));
+  const scored = scorePools(state, request, candidates);
+  const chosen = searchTogether(request, bestOfEachKind(request, scored));
   if (chosen.length >= request.count) return { chosen, rejected };
-  return { chosen, rejected: [...leftOver(request, ranked, chosen), ...rejected] };
-}
-
-/** Every pool that could take one replica, best first, and why the others cannot. */
-export function rankedPools(
-  state: ClusterState,
-  request: PlacementRequest,
-): { readonly ranked: readonly Ranked[]; readonly rejected: readonly Rejection[] } {
-  const { candidates, rejected } = filterPools(state, request);
-  return { ranked: rankPools(state, request, candidates), rejected };
+  return { chosen, rejected: [...leftOver(request, scored, chosen), ...rejected] };
 }
 
 /** What removed the pools: each by its name and reason, those beyond a bound counted by filter. */

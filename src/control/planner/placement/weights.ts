@@ -13,6 +13,8 @@ const thinWeights = { replicas: 25, free: 40, overCommit: 35, groupPool: 10, gro
 /** A candidate and its score, from 0 to 1. */
 export interface Ranked extends Candidate {
   readonly score: number;
+  /** Before the score: of lower rank are healthy pools, and of these those on preferred nodes. */
+  readonly rank: number;
 }
 
 /** 1 for the fewest, 0 for the most; 1 for all when they are equal. */
@@ -54,20 +56,22 @@ function scores(
   });
 }
 
-/** Candidates, best first. */
-export function rankPools(
+/** Candidates with their scores, in the order they came in. */
+export function scorePools(
   state: ClusterState,
   request: PlacementRequest,
   candidates: readonly Candidate[],
 ): Ranked[] {
   const points = scores(state, request, candidates);
   const { preferred } = namedNodesOf(request.topology);
-  const order = candidates.map(({ pool, node, room, status }, at) => {
+  return candidates.map(({ pool, node, room, status }, at) => {
     const wellness = status === "Online" ? 0 : 2;
     const preference = preferred.includes(node.id) ? 0 : 1;
     return { pool, node, room, status, score: points[at]!, rank: wellness + preference };
   });
-  return order.sort(
-    (a, b) => a.rank - b.rank || b.score - a.score || (a.pool.id < b.pool.id ? -1 : 1),
-  );
+}
+
+/** Negative when `a` is the better one; never 0 for two pools. */
+export function compareRanked(a: Ranked, b: Ranked): number {
+  return a.rank - b.rank || b.score - a.score || (a.pool.id < b.pool.id ? -1 : 1);
 }

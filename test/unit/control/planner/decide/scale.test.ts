@@ -306,6 +306,17 @@ describe("a snapshot", () => {
     expect(refusal(take).code).toBe("FailedPrecondition");
   });
 
+  test("of replicas that may differ is not taken before a nexus has made them equal", () => {
+    const { cluster, uuid, publish } = withVolume(2);
+    const take = () => createSnapshot(cluster.state(), uuid, cluster.uuid(), cluster.uuids());
+    cluster.edit("volumes", uuid, { cleanShutdown: false });
+    const error = refusal(take);
+    expect(error.code).toBe("FailedPrecondition");
+    expect(error.message).toContain("not closed in order");
+    publish("node-1");
+    expect(take().changes).not.toEqual([]);
+  });
+
   test("has an id of its own, of a volume that is there", () => {
     const { cluster, uuid } = withVolume(1);
     const other = cluster.uuid();
