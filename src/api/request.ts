@@ -26,6 +26,31 @@ function fieldsOf(schema: unknown): string[] {
   return entries === undefined ? [] : Object.keys(entries);
 }
 
+interface SchemaParts {
+  readonly type: string;
+  readonly wrapped?: SchemaParts;
+  readonly entries?: Readonly<Record<string, SchemaParts>>;
+  readonly value?: SchemaParts;
+}
+
+/**
+ * Where a list stands in the place of an object; null: nowhere. To valibot a list is an object like
+ * others: without required fields it would do.
+ */
+function misplacedList(schema: SchemaParts | undefined, value: unknown, at: string): string | null {
+  if (schema === undefined || typeof value !== "object" || value === null) return null;
+  if (schema.wrapped !== undefined) return misplacedList(schema.wrapped, value, at);
+  const isObject = schema.entries !== undefined || schema.type === "record";
+  if (!isObject) return null;
+  if (Array.isArray(value)) return at;
+  for (const [name, one] of Object.entries(value)) {
+    const inner = schema.entries === undefined ? schema.value : schema.entries[name];
+    const found = misplacedList(inner, one, at === "" ? name : `${at}.${name}`);
+    if (found !== null) return found;
+  }
+  return null;
+}
+
 /** Checks one part; throws `code` and names field and reason. */
 function checked(
   code: "InvalidArgument" | "Deserialize",
@@ -33,6 +58,11 @@ function checked(
   schema: v.GenericSchema<unknown, unknown>,
   value: unknown,
 ): unknown {
+  const list = misplacedList(schema as unknown as SchemaParts, value, "");
+  if (list !== null) {
+    const field = list === "" ? where : `${where}, field "${list}"`;
+    throw new TrilithError(code, `${field}: a list where an object is expected`);
+  }
   const parsed = v.safeParse(schema, value);
   if (parsed.success) return parsed.output;
   const known = fieldsOf(schema);

@@ -142,6 +142,8 @@ export function renderVolume(state: ClusterState, volume: VolumeRecord): Volume 
   const nexus = targetNexus(state, volume);
   const replica_topology: Record<string, ReplicaTopology> = {};
   for (const replica of replicasOf(state, volume.uuid)) {
+    // Given up: it is the volume's no more, though its node may not have been told yet.
+    if (replica.status === "Deleting") continue;
     replica_topology[replica.uuid] = renderReplicaTopology(state, volume, replica);
   }
   return {

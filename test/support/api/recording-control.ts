@@ -6,6 +6,7 @@ import type { Control, RequestContext } from "../../../src/control/control.ts";
 import type { NewEvent, StoredEvent } from "../../../src/control/model.ts";
 import * as decide from "../../../src/control/planner/decide/index.ts";
 import type { Decision, Plan } from "../../../src/control/planner/plan.ts";
+import { settingChanges, settingsOf } from "../../../src/control/service/settings.ts";
 import { TrilithError } from "../../../src/errors.ts";
 import type { PlannedCluster } from "../planned-cluster.ts";
 
@@ -137,7 +138,12 @@ export function recordingControl(cluster: PlannedCluster): RecordingControl {
     deregisterAppNode: (id) => decide.deregisterAppNode(state(), id),
     addWatch: (volume, callback) => decide.addWatch(state(), volume, callback),
     removeWatch: (volume, callback) => decide.removeWatch(state(), volume, callback),
-    changeSettings: (changes) => ({ ...cluster.settings, ...(changes as object) }),
+    changeSettings(changes) {
+      const written = settingChanges(cluster.stored.settings, changes);
+      if (written.length > 0) cluster.put(...written);
+      cluster.settings = settingsOf(cluster.stored.settings);
+      return cluster.settings;
+    },
     createToken: (kind, validMs) => ({
       id: "abcdef",
       token: `trilith-${kind}-abcdef-secret`,

@@ -8,7 +8,7 @@ import { createApi } from "../../../src/api/app.ts";
 import { document, expectDocumented, templateOf } from "../../support/api/api-client.ts";
 import { furnishedCluster, ids } from "../../support/api/furnished-cluster.ts";
 import { recordingControl } from "../../support/api/recording-control.ts";
-import { type JsonSchema, resolveRef } from "../../support/api/schema-check.ts";
+import { type JsonSchema, resolveRef, schemaProblems } from "../../support/api/schema-check.ts";
 import type { PlannedCluster } from "../../support/planned-cluster.ts";
 import { type Random, withSeed } from "../../support/random.ts";
 
@@ -114,6 +114,10 @@ interface Asked {
   readonly path: string;
   readonly body: string | undefined;
   readonly headers: Record<string, string>;
+  /** Everything fits the document. */
+  readonly isValid: boolean;
+  /** The body does not. */
+  readonly hasWrongBody: boolean;
 }
 
 const everything = Object.entries(document.paths).flatMap(([template, item]) =>
@@ -159,14 +163,25 @@ function request(random: Random): Asked {
   if (wrong === "headers") headers["idempotency-key"] = "k".repeat(300);
   const schema = operation.requestBody?.content["application/json"]?.schema;
   let body: string | undefined;
+  let hasWrongBody = false;
   if (schema !== undefined && method !== "get") {
     const right = valid(random, schema);
-    body = JSON.stringify(wrong === "body" ? spoiled(random, right) : right);
+    const value = wrong === "body" ? spoiled(random, right) : right;
+    body = JSON.stringify(value);
+    hasWrongBody = schemaProblems(document, schema, JSON.parse(body)).length > 0;
     if (wrong === "body" && random.chance(0.1)) body = body.slice(0, -1);
     headers["content-type"] = wrong === "headers" ? "text/plain" : "application/json";
   }
   const search = query.toString();
-  return { method, template, path: search === "" ? path : `${path}?${search}`, body, headers };
+  return {
+    method,
+    template,
+    path: search === "" ? path : `${path}?${search}`,
+    body,
+    headers,
+    isValid: wrong === "",
+    hasWrongBody,
+  };
 }
 
 /** All that is stored, as text. */
@@ -199,6 +214,10 @@ test("random requests: no defect, nothing undocumented, and refusals change noth
       const body = answered === "" ? undefined : JSON.parse(answered);
       // 501: what is not done at all; 503: a node that is away; 507: no room. Others are defects.
       if (status >= 500 && ![501, 503, 507].includes(status)) throw new Error(what);
+      const refusedByShape =
+        body?.kind === "Deserialize" || /^the (path|query)/.test(body?.message ?? "");
+      if (asked.isValid && refusedByShape) throw new Error(`not as documented: ${what}`);
+      if (asked.hasWrongBody && status < 400) throw new Error(`taken all the same: ${what}`);
       // The path may have become that of another operation.
       const template = templateOf(asked.method, asked.path.split("?")[0]!);
       if (template !== undefined) expectDocumented(asked.method, template, status, body);
