@@ -32,10 +32,16 @@ export function affectedBy(
         subjects.add(`replica/${key}`);
         withVolume(after.replicas.get(key) ?? before.replicas.get(key));
         break;
-      case "nexuses":
+      case "nexuses": {
+        const nexus = after.nexuses.get(key) ?? before.nexuses.get(key);
         subjects.add(`nexus/${key}`);
-        withVolume(after.nexuses.get(key) ?? before.nexuses.get(key));
+        withVolume(nexus);
+        // What a nexus uses waits for its end.
+        for (const uuid of after.replicasOfVolume.get(nexus?.volumeUuid ?? "") ?? []) {
+          subjects.add(`replica/${uuid}`);
+        }
         break;
+      }
       case "snapshots":
         subjects.add(`snapshot/${key}`);
         withVolume(after.snapshots.get(key) ?? before.snapshots.get(key));

@@ -11,7 +11,7 @@ import { removalOrder } from "../placement/replica-choice.ts";
 import type { Work } from "../plan.ts";
 import { childOfReplica } from "./children.ts";
 import { newReplica } from "./place.ts";
-import { isDefinite, type Planning } from "./planning.ts";
+import { isRefused, type Planning } from "./planning.ts";
 import { engine, givingUp, put, store, unchanged, work } from "./steps.ts";
 import { isServing, type OpenTarget } from "./target.ts";
 
@@ -71,7 +71,7 @@ function unmakeable({ p, owned, subject }: Situation): Work | null {
   for (const replica of owned) {
     if (replica.status !== "Creating") continue;
     const failure = p.failures.get(`replica/${replica.uuid}`);
-    const isHopeless = failure !== undefined && isDefinite(failure);
+    const isHopeless = failure !== undefined && isRefused(failure);
     if (!isHopeless && !p.isGone(replica.nodeId)) continue;
     const cause = failure ?? {
       code: "Unavailable",

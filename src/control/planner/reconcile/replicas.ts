@@ -3,8 +3,9 @@ import type { ClusterState } from "../../cluster-state.ts";
 import type { NodeId, ReplicaRecord, Uuid } from "../../model.ts";
 import { deviceBytes } from "../capacity.ts";
 import type { EngineCall, Work } from "../plan.ts";
-import type { Planning } from "./planning.ts";
-import { engine, event, put, remove, store, work } from "./steps.ts";
+import { CREATE_PATIENCE_MS } from "./limits.ts";
+import { isRefused, type Planning } from "./planning.ts";
+import { engine, event, givingUp, put, remove, store, work } from "./steps.ts";
 import { replicaOfUri, sameHosts, servedTo } from "./uris.ts";
 
 export function planReplica(p: Planning, replica: ReplicaRecord): Work | null {
@@ -53,6 +54,16 @@ function creating(p: Planning, replica: ReplicaRecord): Work | null {
   ) {
     return null; // It goes with its volume.
   }
+  if (replica.volumeUuid === null) {
+    const failure = p.failures.get(subject);
+    const isLate = p.nowMs - replica.createdAtMs > CREATE_PATIENCE_MS;
+    if (failure !== undefined && (isLate || isRefused(failure))) {
+      const step = store(`creating failed: ${failure.message}`, [
+        put("replicas", { ...replica, status: "Deleting" }),
+      ]);
+      return givingUp(subject, failure, step);
+    }
+  }
   if (p.pool(p.stored.pools.get(replica.poolId)) === undefined) return null;
   const done = store(
     "the replica is there",
@@ -81,6 +92,8 @@ function created(p: Planning, replica: ReplicaRecord): Work | null {
   const served = servedTo(observed);
   if (!sameHosts(allowedHosts, served)) {
     if (allowedHosts === null) {
+      // Taken from a nexus that is being closed it would count as lost: the nexus goes first.
+      if (isUsed(p, replica)) return null;
       const call = { method: "unshareReplica", input: { uuid, protocol: "nvmf" } } as const;
       return work(subject, engine(nodeId, call, "nobody is to reach it", ["NotFound"]));
     }

@@ -317,7 +317,7 @@ describe("children", () => {
     expect(planFor(state, subject).work).toBeNull();
   });
 
-  test("that are away are waited for, then replaced where there is a place", () => {
+  test("that are away are waited for, then given up, whether or not there is another place", () => {
     const options = { away: ["n3"], children: [{}, {}, faulted], replicas: [{}, {}, lost] };
     const early = planFor(
       published({ ...options, settings: { faultedChildWaitMs: 5_000 } }),
@@ -327,9 +327,10 @@ describe("children", () => {
     expect(early.wakeAtMs).toBe(NOW_MS + 4_000);
     const late = { ...options, settings: { faultedChildWaitMs: 500 } };
     expect(words(planFor(published(late), subject).work?.steps)).toEqual(["n1 removeNexusChild"]);
-    const nowhere = planFor(published({ ...late, away: ["n3", "n4"] }), subject);
-    expect(nowhere.work).toBeNull();
-    expect(nowhere.warnings.at(-1)?.message).toContain("no place for another");
+    const nowhere = { ...late, away: ["n3", "n4"] };
+    expect(words(planFor(published(nowhere), subject).work?.steps)).toEqual([
+      "n1 removeNexusChild",
+    ]);
     const patient = published({ ...late, volume: { selfHeal: false } });
     expect(planFor(patient, subject).work).toBeNull();
   });
@@ -369,6 +370,31 @@ describe("children", () => {
       poolId: "p-n4",
       healthy: false,
     });
+  });
+});
+
+describe("an unpublished volume's replicas", () => {
+  test("are served until the nexus is gone: it would record them as lost", () => {
+    const served = replicaRecord(id(11), VOLUME, "p-n2", {
+      nodeId: "n2",
+      sizeBytes: SIZE,
+      thin: true,
+      allowedHosts: [nqn("n1")],
+    });
+    const closing = {
+      volume: { target: null },
+      nexus: { phase: "Shutdown" },
+      replicas: [{}, { allowedHosts: null }, {}],
+      nodes: { n2: { replicas: new Map([[served.uuid, seenReplica(served)]]) } },
+    } as const;
+    const subject = `replica/${served.uuid}`;
+    expect(words(planFor(published(closing), `nexus/${NEXUS}`).work?.steps)).toEqual([
+      "n1 destroyNexus",
+      "store nexuses",
+    ]);
+    expect(planFor(published(closing), subject).work).toBeNull();
+    const closed = planFor(published({ ...closing, children: null }), subject);
+    expect(words(closed.work?.steps)).toEqual(["n2 unshareReplica"]);
   });
 });
 
