@@ -360,7 +360,7 @@ export class Cluster {
 
   /** Changes settings of the cluster. */
   async set(changes: SettingsChange): Promise<void> {
-    await this.rest.call("PUT", "/cluster/settings", { body: changes });
+    await this.rest.call("PUT", "/settings", { body: changes });
   }
 
   /** The disk of a pool fails: every request to it ends with an I/O error from now on. */
@@ -369,9 +369,10 @@ export class Cluster {
     await node.engine.createFault({ id: `disk-of-${pool}`, target, action: { kind: "error" } });
   }
 
-  /** The disk of a pool works again. */
+  /** The disk of a pool works again; the engine that had lost it is started anew. */
   async mendDisk(node: ClusterNode, pool: string): Promise<void> {
-    await node.engine.destroyFault({ id: `disk-of-${pool}` });
+    node.killEngine();
+    await this.poolIs(pool, "Online");
   }
 
   /** Waits until a volume is as `isSo` says. */
@@ -438,9 +439,11 @@ export function watchVolume(cluster: Cluster, uuid: string): Seen {
   };
   const pools = new Map<string, string>();
   let stopped = false;
+  const ask = async () => cluster.rest.volume(uuid);
   const watching = (async () => {
     while (!stopped) {
-      const volume = await cluster.rest.volume(uuid).catch(() => null);
+      // No answer is none of the states that are looked for.
+      const volume = await ask().catch(() => null);
       if (volume !== null) note(volume, pools, seen);
       await Bun.sleep(2);
     }
