@@ -151,7 +151,13 @@ class Member implements RaftNode {
     this.#reads = new Reads(`${options.raftId}:${this.#log.incarnation}`);
     this.#changes = new Changes(this.#raw, this.#log, this.#limits, (id) => this.#isThere(id));
     this.#machine.restored(this.#db, this.#log.applied);
-    if (this.#log.members.removed.has(options.raftId)) this.#life = "removed";
+    if (this.#log.members.removed.has(options.raftId)) {
+      // It ended right after it had learnt of it.
+      this.#life = "removed";
+      this.#stopTicks = () => {};
+      this.#clock.soon(() => options.onRemoved?.());
+      return;
+    }
     this.#stopTicks = this.#clock.every(this.#limits.tickMs, () => this.#tick());
     const { voters } = this.#log.members.conf;
     // Alone, there is nobody to wait for.
