@@ -561,7 +561,9 @@ describe("the cluster", () => {
     const settings = await ask("PUT", "/settings", { maxRebuilds: 4 });
     expect(settings.body.maxRebuilds as unknown).toBe(4);
     expect((await ask("PUT", "/settings", { noSuch: 1 })).status).toBe(400);
-    expect((await ask("GET", "/settings")).body.maxRebuilds as unknown).toBe(null);
+    expect((await ask("GET", "/settings")).body.maxRebuilds as unknown).toBe(4);
+    const unlimited = await ask("PUT", "/settings", { maxRebuilds: null });
+    expect(unlimited.body.maxRebuilds as unknown).toBe(null);
   });
 });
 
