@@ -8,11 +8,12 @@ import { parsePeerEndpoint } from "../control/membership/names.ts";
 import { type ControlNode, type Endpoint, startControlNode } from "../control/node.ts";
 import { nodeHostNqn } from "../engine/bdev/open.ts";
 import { engineClient } from "../engine/rpc/client.ts";
-import { DATA_DIR_DEFAULT, RPC_PORT_DEFAULT } from "../engine/settings.ts";
+import { RPC_PORT_DEFAULT } from "../engine/settings.ts";
 import type { TrilithError } from "../errors.ts";
 import type { Log } from "../ops/log.ts";
 import { METRICS_PORT_DEFAULT } from "../ops/metrics/index.ts";
 import { type LogCliOptions, parseEndpoint } from "./engine-options.ts";
+import { dataDirOf } from "./node-options.ts";
 
 const RECORDER_PORT_DEFAULT = 10125;
 /** How often a node that is in no cluster yet looks whether it is now. */
@@ -102,10 +103,6 @@ export function urlOf({ address, port }: Endpoint): string {
   return `http://${address.includes(":") ? `[${address}]` : address}:${port}`;
 }
 
-export function dataDirPath(cli: ControlCliOptions): string {
-  return cli.dataDir ?? process.env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT;
-}
-
 /**
  * The data directory once it belongs to a node; null when `ending` comes first. A node that was
  * installed and not made a member yet waits here.
@@ -115,7 +112,7 @@ export async function identityOf(
   log: Log,
   ending: Promise<unknown>,
 ): Promise<DataDir | null> {
-  const path = dataDirPath(cli);
+  const path = dataDirOf(cli);
   const expected = cli.nodeName === undefined ? {} : { nodeId: cli.nodeName };
   if (existsSync(pathsIn(path).identity)) return openDataDir(path, expected);
   log(

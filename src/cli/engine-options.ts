@@ -1,4 +1,5 @@
 /** The options of an engine, as the verbs that start one take them. */
+import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import {
   DATA_DIR_DEFAULT,
@@ -73,7 +74,11 @@ const flags: readonly [flags: string, description: string, parse?: (text: string
   ["--node-name <name>", "name of this node (default: the host name)"],
   ["--host-nqn <nqn>", "NQN to connect to other nodes with (default: made of the node's name)"],
   ["--host-id <uuid>", "host id to connect with (default: kept in the data directory)"],
-  ["--data-dir <path>", `what the engine keeps (default: ${DATA_DIR_DEFAULT})`],
+  [
+    "--data-dir <path>",
+    `what the engine keeps (default: ${DATA_DIR_DEFAULT})`,
+    (text) => resolve(text),
+  ],
   ["--reactors <n>", "threads of the data path (default: one per two CPUs, at most 4)", count],
   ["--cores <list>", "bind each reactor to a CPU, e.g. 2,3", (text) => list(text).map(count)],
   ["--arena-mib <n>", "memory for buffers of each reactor (default: 64)", count],

@@ -1,5 +1,6 @@
 /** The options of the verbs that make a data directory a node's: `init` and `join`. */
 import { hostname } from "node:os";
+import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { nodeHostNqn } from "../engine/bdev/open.ts";
 import { DATA_DIR_DEFAULT, RPC_PORT_DEFAULT, reachableAddress } from "../engine/settings.ts";
@@ -49,7 +50,7 @@ export function dataDirOption(): Option {
 }
 
 export function dataDirOf(options: { readonly dataDir?: string }): string {
-  return options.dataDir ?? DATA_DIR_DEFAULT;
+  return resolve(options.dataDir ?? process.env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT);
 }
 
 function withPort(address: string, port: string | number): string {

@@ -13,7 +13,6 @@ import type { CliContext } from "./context.ts";
 import {
   addControlOptions,
   type ControlCliOptions,
-  dataDirPath,
   identityOf,
   ownEngineAt,
   recorderAt,
@@ -57,7 +56,7 @@ async function run(context: CliContext, cli: ServerCliOptions): Promise<void> {
   const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
   const ending = endSignal(cli.stopOnStdinEnd === true);
   notifySystemd("READY=1");
-  const dataDir = await identityOf({ ...cli, dataDir: dataDirPath(cli) }, log, ending);
+  const dataDir = await identityOf(cli, log, ending);
   if (dataDir === null) return;
   const engine = startEngine(dataDir, cli, log);
   const failed = Promise.withResolvers<TrilithError>();

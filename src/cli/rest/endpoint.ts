@@ -1,5 +1,5 @@
 /** Where the HTTP API is: from `--rest`, the environment, the local socket, or loopback. */
-import { statSync } from "node:fs";
+import { accessSync, constants, statSync } from "node:fs";
 import { TrilithError } from "../../errors.ts";
 
 export const SOCKET_DEFAULT = "/run/trilith/api.sock";
@@ -19,8 +19,14 @@ function throughSocket(path: string): Endpoint {
   return { url: "http://localhost", unix: path, name: `unix:${path}` };
 }
 
-function isSocket(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isSocket() === true;
+/** The socket is there and may be opened: else the loopback, which everybody may use, will do. */
+function mayOpenSocket(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK);
+    return statSync(path).isSocket();
+  } catch {
+    return false;
+  }
 }
 
 /**
@@ -47,12 +53,12 @@ export function parseEndpointUrl(text: string): Endpoint {
   return { url: base, name: base };
 }
 
-/** The endpoint to use: what was asked for, else the socket when it exists, else loopback. */
+/** The endpoint to use: what was asked for, else the socket when it may be opened, else loopback. */
 export function chooseEndpoint(
   asked: string | undefined,
-  socketExists: (path: string) => boolean = isSocket,
+  mayOpen: (path: string) => boolean = mayOpenSocket,
 ): Endpoint {
   if (asked !== undefined && asked !== "") return parseEndpointUrl(asked);
-  if (socketExists(SOCKET_DEFAULT)) return throughSocket(SOCKET_DEFAULT);
+  if (mayOpen(SOCKET_DEFAULT)) return throughSocket(SOCKET_DEFAULT);
   return { url: URL_DEFAULT, name: URL_DEFAULT };
 }

@@ -3,6 +3,7 @@
  * a `TrilithError` with a remedy.
  */
 import { randomUUID } from "node:crypto";
+import { accessSync, constants } from "node:fs";
 import { type ErrorCode, errorCodes, TrilithError } from "../../errors.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { ATTEMPTS_MAX, CHANGE_TIMEOUT_MIN_MS, RETRY_PAUSE_MS } from "./limits.ts";
@@ -107,6 +108,16 @@ export function errorOfAnswer(status: number, text: string, endpoint: Endpoint):
   return new TrilithError(code, what, answer.remedy || remedies[code] || "");
 }
 
+/** A path that is there, but not for this user. */
+function isForbidden(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK);
+    return false;
+  } catch (error) {
+    return (error as { code?: string }).code === "EACCES";
+  }
+}
+
 /** The error of a request that got no answer. */
 function unanswered(error: unknown, options: HttpOptions, timeoutMs: number): TrilithError {
   const { name } = options.endpoint;
@@ -119,10 +130,14 @@ function unanswered(error: unknown, options: HttpOptions, timeoutMs: number): Tr
     );
   }
   const text = `${code ?? ""} ${message ?? String(error)}`;
-  const refused = /ConnectionRefused|ECONNREFUSED|FailedToOpenSocket|ENOENT/.test(text);
-  if (/EACCES|EPERM|AccessDenied|PermissionDenied/.test(text)) {
-    return new TrilithError("PermissionDenied", `${name} may not be opened`, "run as root");
+  if (options.endpoint.unix !== undefined && isForbidden(options.endpoint.unix)) {
+    return new TrilithError(
+      "PermissionDenied",
+      `${name} may not be opened`,
+      "run as root, or take the loopback: --rest http://127.0.0.1:8081",
+    );
   }
+  const refused = /ConnectionRefused|ECONNREFUSED|FailedToOpenSocket|ENOENT/.test(text);
   if (/certificate|CERT|self.signed|TLS/i.test(text)) {
     return new TrilithError(
       "Unavailable",

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { errorKinds } from "../../../src/api/schemas/cluster.ts";
@@ -101,6 +101,30 @@ describe("an API that cannot be reached", () => {
     const ran = await runLine(["get", "nodes", "-r", path]);
     expect(ran.status).toBe(9);
     expect(ran.err).toStartWith(`error: unix:${path} cannot be reached: nothing listens there`);
+  });
+
+  test.skipIf(process.getuid?.() !== 0)("by a socket that is not for this user", async () => {
+    const where = folder();
+    const path = join(where, "api.sock");
+    const api = apiStandIn({ "GET /nodes": { body: nodes } }, path);
+    try {
+      chmodSync(where, 0o700);
+      const nobody = 65534;
+      const line = [join(import.meta.dir, "../../../src/main.ts"), "get", "nodes", "-r", path];
+      const child = Bun.spawn([process.execPath, ...line], {
+        uid: nobody,
+        gid: nobody,
+        env: { HOME: "/", PATH: process.env.PATH },
+        cwd: "/",
+        stdout: "pipe",
+        stderr: "pipe",
+      });
+      const text = await child.stderr.text();
+      expect(text).toStartWith(`error: unix:${path} may not be opened\n  run as root`);
+      expect(await child.exited).toBe(11);
+    } finally {
+      await api.stop();
+    }
   });
 
   test("within its time is given up", async () => {

@@ -157,7 +157,7 @@ describe("drain", () => {
       {
         "PUT /nodes/node-1/drain/upgrade": { body: draining },
         "GET /nodes/node-1": { body: drained },
-        "GET /volumes": { body: volumes },
+        "GET /status": { body: status },
       },
       { terminal: screen },
     );
