@@ -44,6 +44,11 @@ export function isDefinite(failure: SubjectFailure): boolean {
   }
 }
 
+/** As `isDefinite`, for things in a pool: one that is not found may be about to be imported. */
+export function isRefused(failure: SubjectFailure): boolean {
+  return failure.code !== "NotFound" && isDefinite(failure);
+}
+
 /** `txnId` of a snapshot that nobody has begun to take. */
 const NOT_BEGUN = 1;
 

@@ -6,7 +6,7 @@ import { planChildren } from "./children.ts";
 import { planCounts } from "./counts.ts";
 import { CREATE_PATIENCE_MS } from "./limits.ts";
 import { newReplica } from "./place.ts";
-import { isDefinite, type Planning, type SubjectFailure } from "./planning.ts";
+import { isRefused, type Planning, type SubjectFailure } from "./planning.ts";
 import { event, givingUp, put, remove, store, work } from "./steps.ts";
 import { planTarget } from "./target.ts";
 
@@ -44,7 +44,7 @@ function creating(p: Planning, volume: VolumeRecord): Work | null {
   p.wakeAt(volume.createdAtMs + CREATE_PATIENCE_MS + 1);
   for (const replica of replicas) {
     const cause = whyNotMade(p, replica);
-    if (cause === undefined || !(isLate || isDefinite(cause) || p.isGone(replica.nodeId))) continue;
+    if (cause === undefined || !(isLate || isRefused(cause) || p.isGone(replica.nodeId))) continue;
     const other = isLate ? undefined : elsewhere(p, volume, replica);
     return other ?? givingUp(subject, cause, rollback(volume, replicas, cause));
   }
