@@ -43,10 +43,12 @@ export function whyLabelsConflict(a: Labels, b: Labels, topology: LabelledTopolo
   return null;
 }
 
-/** Keys whose values decide whether two resources can be chosen together. */
-export function conflictKeys(topology: LabelledTopology): readonly string[] {
-  const spread = Object.entries(topology.exclusion).flatMap(([key, value]) =>
-    value === "" ? [key] : [],
-  );
-  return [...spread, ...topology.affinityKey];
+/** Keys whose values differ on all that are chosen together. */
+export function spreadKeys(topology: LabelledTopology): readonly string[] {
+  return Object.keys(topology.exclusion).filter((key) => topology.exclusion[key] === "");
+}
+
+/** The values of some labels as one text. */
+export function valuesText(labels: Labels, keys: readonly string[]): string {
+  return keys.length === 0 ? "" : JSON.stringify(keys.map((key) => labels[key] ?? null));
 }

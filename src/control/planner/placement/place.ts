@@ -4,7 +4,6 @@
  */
 import { TrilithError } from "../../../errors.ts";
 import type { ClusterState } from "../../cluster-state.ts";
-import type { Labels } from "../../model.ts";
 import { REJECTIONS_NAMED, SEARCH_STEPS_MAX } from "../limits.ts";
 import {
   filterPools,
@@ -14,7 +13,7 @@ import {
   type Rejection,
   whyTogetherNot,
 } from "./filters.ts";
-import { conflictKeys } from "./labels.ts";
+import { spreadKeys, valuesText } from "./labels.ts";
 import { compareRanked, type Ranked, scorePools } from "./weights.ts";
 
 export type { PlacementRequest, Rejection } from "./filters.ts";
@@ -27,18 +26,36 @@ export interface Placement {
 }
 
 /**
- * Of pools that conflict with the same others only the best can matter: on one node, with the same
- * values of the labels to spread over or agree on. Best first.
+ * Candidates that agree on every label they have to agree on, best first: no set of pools reaches over
+ * two of these. The one with the best candidate comes first.
  */
-function bestOfEachKind(request: PlacementRequest, scored: readonly Ranked[]): Ranked[] {
-  const nodeKeys = conflictKeys(nodeLabelsOf(request.topology));
-  const poolKeys = conflictKeys(poolLabelsOf(request.topology));
-  const valuesOf = (labels: Labels, keys: readonly string[]) =>
-    keys.length === 0 ? "" : JSON.stringify(keys.map((key) => labels[key] ?? null));
-  const best = new Map<string, Ranked>();
+function agreeing(request: PlacementRequest, scored: readonly Ranked[]): Ranked[][] {
+  const nodeKeys = nodeLabelsOf(request.topology).affinityKey;
+  const poolKeys = poolLabelsOf(request.topology).affinityKey;
+  const sets = new Map<string, Ranked[]>();
   for (const one of scored) {
-    const values = valuesOf(one.node.labels, nodeKeys) + valuesOf(one.pool.labels, poolKeys);
-    const kind = values === "" ? one.node.id : `${one.node.id} ${values}`;
+    const values = valuesText(one.node.labels, nodeKeys) + valuesText(one.pool.labels, poolKeys);
+    const set = sets.get(values);
+    if (set === undefined) sets.set(values, [one]);
+    else set.push(one);
+  }
+  return [...sets.values()]
+    .map((set) => bestOfEachKind(request, set))
+    .sort(([a], [b]) => compareRanked(a!, b!));
+}
+
+/**
+ * Of pools that conflict with the same others only the best can matter: pools of one node, or of all
+ * nodes with the same values of the labels to spread over, as far as their own labels do not tell them
+ * apart. Best first.
+ */
+function bestOfEachKind(request: PlacementRequest, agreed: readonly Ranked[]): Ranked[] {
+  const nodeKeys = spreadKeys(nodeLabelsOf(request.topology));
+  const poolKeys = spreadKeys(poolLabelsOf(request.topology));
+  const best = new Map<string, Ranked>();
+  for (const one of agreed) {
+    const place = nodeKeys.length === 0 ? one.node.id : valuesText(one.node.labels, nodeKeys);
+    const kind = poolKeys.length === 0 ? place : place + valuesText(one.pool.labels, poolKeys);
     const other = best.get(kind);
     if (other === undefined || compareRanked(one, other) < 0) best.set(kind, one);
   }
@@ -70,6 +87,17 @@ function searchTogether(request: PlacementRequest, ranked: readonly Ranked[]): r
   return best.slice(0, count);
 }
 
+/** The first set that is large enough; the largest when none is. */
+function choose(request: PlacementRequest, scored: readonly Ranked[]): readonly Ranked[] {
+  let largest: readonly Ranked[] = [];
+  for (const agreed of agreeing(request, scored)) {
+    const found = searchTogether(request, agreed);
+    if (found.length >= request.count) return found;
+    if (found.length > largest.length) largest = found;
+  }
+  return largest;
+}
+
 /** Why candidates that passed every filter were not taken although more are needed. */
 function leftOver(
   request: PlacementRequest,
@@ -94,7 +122,7 @@ function leftOver(
 export function placeReplicas(state: ClusterState, request: PlacementRequest): Placement {
   const { candidates, rejected } = filterPools(state, request);
   const scored = scorePools(state, request, candidates);
-  const chosen = searchTogether(request, bestOfEachKind(request, scored));
+  const chosen = choose(request, scored);
   if (chosen.length >= request.count) return { chosen, rejected };
   return { chosen, rejected: [...leftOver(request, scored, chosen), ...rejected] };
 }

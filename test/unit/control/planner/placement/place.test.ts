@@ -226,6 +226,19 @@ describe("topology by labels", () => {
     expect(placed(cluster, { topology, replicaCount: 2 })).toEqual(["pool-2", "pool-3"]);
   });
 
+  test("the one value of a key that has enough is found among hundreds", () => {
+    const cluster = new PlannedCluster();
+    for (let n = 0; n < 403; n += 1) {
+      // Two nodes of each rack, and three of the last; the others have more space.
+      cluster.addNode(`node-${n}`, { labels: { rack: `r${Math.min(n >> 1, 200)}` } });
+      cluster.addPool(`pool-${n}`, `node-${n}`, (n < 400 ? 200 : 100) * GiB);
+    }
+    const topology = onNodes({ affinityKey: ["rack"] });
+    const pools = recorded(cluster, { topology, replicaCount: 3 });
+    expect(pools).toEqual(["pool-400", "pool-401", "pool-402"]);
+    expect(refused(cluster, { topology, replicaCount: 4 }).message).toContain("4 needed, 3 found");
+  });
+
   test("pool labels and node labels hold at the same time", () => {
     const topology: Topology = {
       node: { labelled: labelled({ inclusion: { zone: "a" } }) },
