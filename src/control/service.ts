@@ -36,7 +36,7 @@ export interface ServiceOptions {
 }
 
 export interface Service extends Control {
-  /** Calls no watches any more. */
+  /** Calls no watches any more; operations that wait end, and go on at the next leader. */
   close(): void;
 }
 
@@ -67,6 +67,9 @@ export function createService(options: ServiceOptions): Service {
     ...volumeTargets(operations),
     ...volumeChanges(operations),
     ...besideVolumes(operations),
-    close: stopWatches,
+    close() {
+      operations.end();
+      stopWatches();
+    },
   };
 }

@@ -241,6 +241,7 @@ describe("three engines", () => {
     await label(service);
     await plane.stop();
     const next = controlPlane(folder);
+    await next.store.latest();
     await label(next.service);
     const again = next.service.labelNode(engines[0]!.address, "zone", "a", false, context());
     expect(await codeOf(again)).toBe("AlreadyExists");
@@ -267,6 +268,54 @@ describe("three engines", () => {
     const left = await Promise.all(engines.map((engine) => engine.rpc.listReplicas({})));
     expect(left.flat()).toEqual([]);
   }, 60_000);
+
+  test("a node that stops answering fails the creation, and what it made goes when it is back", async () => {
+    const { service } = plane;
+    await createPools();
+    const request = volumeRequest();
+    const hanging = engines[1]!;
+    process.kill(hanging.pid, "SIGSTOP");
+    try {
+      const error = await errorOf(service.createVolume(request, context()));
+      expect(error.message).toContain(`creation of volume ${request.uuid} failed`);
+      expect(error.code).toBe("Unavailable");
+      expect(service.localState().stored.volumes.has(request.uuid)).toBe(false);
+    } finally {
+      process.kill(hanging.pid, "SIGCONT");
+    }
+    const left = () => Promise.all(engines.map((engine) => engine.rpc.listReplicas({})));
+    await until(
+      "nothing being left of it",
+      async () => [(await left()).flat().length, service.localState().stored.replicas.size],
+      ([replicas, records]) => replicas === 0 && records === 0,
+    );
+    await service.createVolume(request, context());
+  }, 90_000);
+
+  test("a control process that ends in the middle is followed by one that goes on", async () => {
+    await createPools();
+    const wanted = Array.from({ length: 6 }, () => volumeRequest({ replicaCount: 2 }));
+    const keys = wanted.map(() => randomUUID());
+    const create = (service: Service, at: number) =>
+      service.createVolume(wanted[at]!, context({ idempotencyKey: keys[at]! }));
+    const interrupted = wanted.map((_, at) => create(plane.service, at).catch(() => "cut off"));
+    await until(
+      "some being recorded",
+      () => plane.store.view().volumes.size,
+      (size) => size >= 3,
+    );
+    await plane.stop();
+    const next = controlPlane(folder);
+    await next.store.latest();
+    await Promise.all(wanted.map((_, at) => create(next.service, at)));
+    await Promise.all(interrupted);
+    const { stored } = next.service.localState();
+    expect(stored.volumes.size).toBe(6);
+    expect([...stored.volumes.values()].every(({ status }) => status === "Created")).toBe(true);
+    const there = await Promise.all(engines.map((engine) => engine.rpc.listReplicas({})));
+    expect(there.flat()).toHaveLength(12);
+    expect(stored.replicas.size).toBe(12);
+  }, 90_000);
 
   test("room is promised once, however many ask at the same time", async () => {
     const { service } = plane;

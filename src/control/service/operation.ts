@@ -12,7 +12,7 @@ import type { Store } from "../store/store.ts";
 import { FIRST_NEWS_MS, IDEMPOTENCY_KEY_MAX } from "./limits.ts";
 import type { Execution, Membership, Observation } from "./ports.ts";
 import { makeSettingsReader } from "./settings.ts";
-import { type Goal, markFailures, waitFor } from "./wait.ts";
+import { type Goal, markFailures, type WaitParts, waitFor } from "./wait.ts";
 
 export interface ServiceParts {
   readonly store: Store;
@@ -71,10 +71,21 @@ function checkKey(key: string): void {
 export class Operations {
   readonly parts: ServiceParts;
   readonly #settings: (view: ClusterState["stored"]["settings"]) => ClusterSettings;
+  readonly #ending = new AbortController();
 
   constructor(parts: ServiceParts) {
     this.parts = parts;
     this.#settings = makeSettingsReader();
+  }
+
+  /** Nobody waits any more; what was begun goes on elsewhere. */
+  end(): void {
+    this.#ending.abort();
+  }
+
+  /** What waiting needs. */
+  get waits(): WaitParts {
+    return { ...this.parts, state: () => this.state(), ending: this.#ending.signal };
   }
 
   /** The cluster as this member sees it now. */
@@ -96,7 +107,7 @@ export class Operations {
   async carryOut<T>(operation: Operation<T>): Promise<T | undefined> {
     const { context, goal, subject } = operation;
     await this.#firstNews();
-    const waits = { ...this.parts, state: () => this.state() };
+    const { waits } = this;
     const marks = goal === null ? null : markFailures(waits, goal);
     await this.commit(operation);
     if (subject !== null) this.parts.execution.wake(subject, context.requestId);
@@ -163,17 +174,17 @@ export class Operations {
       }
       return true;
     };
-    if (!store.isLeader() || isKnown()) return Promise.resolve();
+    const isOver = () => store.status().role !== "leader" || (store.isLeader() && isKnown());
+    if (isOver()) return Promise.resolve();
     const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(() => resolve(), FIRST_NEWS_MS);
-    const forget = observation.onChange(() => {
-      if (isKnown()) resolve();
-    });
-    const forgetLeadership = store.onLeadership(() => resolve());
+    const look = () => {
+      if (isOver()) resolve();
+    };
+    const timer = setTimeout(resolve, FIRST_NEWS_MS);
+    const forget = [observation.onChange(look), store.onLeadership(look), store.subscribe(look)];
     return promise.finally(() => {
       clearTimeout(timer);
-      forget();
-      forgetLeadership();
+      for (const one of forget) one();
     });
   }
 }

@@ -114,7 +114,7 @@ export function poolOperations(operations: Operations): PoolOperations {
       const call = signal === undefined ? {} : { signal };
       const { current } = await observation.engine(nodeId).growPool({ name: id }, call);
       execution.wake(`pool/${id}`, context.requestId);
-      const waits = { ...operations.parts, state: () => operations.state() };
+      const { waits } = operations;
       const goal = poolExpanded(id, current.capacityBytes);
       await waitFor(waits, goal, markFailures(waits, goal), signal);
     },

@@ -42,6 +42,8 @@ export interface WaitParts {
   readonly observation: Observation;
   readonly execution: Execution;
   readonly state: () => ClusterState;
+  /** Fires when the service ends. */
+  readonly ending: AbortSignal;
 }
 
 /** Codes that may mean "not yet": another step or somebody else may change that. Others last. */
@@ -167,13 +169,15 @@ export function waitFor<T>(
       if (term === null) deposed();
     }),
   );
+  parts.ending.addEventListener("abort", deposed, { once: true });
+  endings.push(() => parts.ending.removeEventListener("abort", deposed));
   if (signal !== undefined) {
     signal.addEventListener("abort", leave, { once: true });
     endings.push(() => signal.removeEventListener("abort", leave));
     if (signal.aborted) leave();
   }
   // It may have been lost between the commit and now.
-  if (!parts.store.isLeader()) deposed();
+  if (!parts.store.isLeader() || parts.ending.aborted) deposed();
   look();
   return promise;
 }

@@ -37,7 +37,7 @@ export interface ReplicatedStore extends Store {
   migrate(toVersion: number): Promise<void>;
   /** Version of the tables. */
   schemaVersion(): number;
-  /** Listens to raft no more. */
+  /** Leads no more as far as listeners are told, and listens to raft no more. */
   close(): void;
 }
 
@@ -370,7 +370,8 @@ class RaftStore implements ReplicatedStore {
   }
 
   isLeader(): boolean {
-    return this.#leadership.readyTerm !== null && this.#raft.status().role === "leader";
+    if (this.#leadership.readyTerm === null) return false;
+    return this.#raft.status().role === "leader";
   }
 
   onLeadership(listener: (term: number | null) => void): () => void {
@@ -379,7 +380,10 @@ class RaftStore implements ReplicatedStore {
   }
 
   close(): void {
+    if (this.#isClosed) return;
     this.#isClosed = true;
+    // Whoever waits for what this leader was to do waits no more.
+    this.#led(null);
     this.#stopListening();
   }
 }
