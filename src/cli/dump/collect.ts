@@ -21,6 +21,18 @@ const COMMAND_MS = 60_000;
 const METRICS_URL = "http://127.0.0.1:9502/metrics";
 const METRICS_MS = 5_000;
 
+/** Parts of the API that are told as they are. */
+const clusterParts = [
+  "specs",
+  "replicas",
+  "nexuses",
+  "status",
+  "warnings",
+  "plan",
+  "cluster",
+  "settings",
+];
+
 /** What is wanted: everything, or a kind of things, or one of them. */
 export type Scope =
   | { readonly kind: "system" }
@@ -98,87 +110,81 @@ async function dataFiles(folder: string): Promise<string> {
   return names.map((name) => `${Bun.file(`${folder}/${name}`).size}\t${name}`).join("\n");
 }
 
-/** Collects all that belongs to the scope. Rejects only when nothing of the cluster can be had. */
-export async function collect(
-  session: Session,
-  scope: Scope,
-  options: CollectOptions,
-): Promise<Bundle> {
-  const { client } = session;
+/** Takes in parts of a bundle; one that fails is noted, and the others go on. */
+function collector(progress: (what: string) => void) {
   const files: Record<string, string> = {};
   const missing: { what: string; why: string }[] = [];
   async function attempt(what: string, make: () => Promise<Record<string, string>>): Promise<void> {
-    options.progress(what);
+    progress(what);
     try {
       Object.assign(files, await make());
     } catch (error) {
       missing.push({ what, why: error instanceof Error ? error.message : String(error) });
     }
   }
-  const json = (path: string, value: unknown) => ({
-    [path]: JSON.stringify(redact(value), null, 2),
-  });
-  async function listing<T>(
-    what: string,
-    all: () => Promise<readonly T[]>,
-    idOf: (one: T) => string,
-  ) {
-    await attempt(what, async () => {
-      const wanted =
-        "id" in scope && scope.id !== undefined && scope.kind === what ? scope.id : null;
-      const things = (await all()).filter((one) => wanted === null || idOf(one) === wanted);
-      if (wanted !== null && things.length === 0) {
-        throw new TrilithError("NotFound", `there is no ${what.slice(0, -1)} ${wanted}`);
-      }
-      const folder = `topology/${what.slice(0, -1)}`;
-      return Object.assign(
-        {},
-        ...things.map((one) => json(`${folder}/${fileSafe(idOf(one))}-topology.json`, one)),
-      ) as Record<string, string>;
-    });
-  }
+  return { files, missing, attempt };
+}
+type Collector = ReturnType<typeof collector>;
 
-  const data = session.context.env?.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT;
-  files["about.txt"] = `${versionLine()}\n${new Date(session.now()).toISOString()}\n`;
-  // What a kind of thing stands on belongs to it: volumes on pools, pools on nodes.
-  const kinds = { system: 4, volumes: 3, pools: 2, nodes: 1 } as const;
-  const depth = kinds[scope.kind];
-  await listing(
-    "nodes",
-    () => client.nodes(),
-    ({ id }) => id,
-  );
+function json(path: string, value: unknown): Record<string, string> {
+  return { [path]: JSON.stringify(redact(value), null, 2) };
+}
+
+/** Adds a file for each thing of a kind, or for the one that is wanted. */
+async function addListing<T>(
+  { attempt }: Collector,
+  scope: Scope,
+  kind: "nodes" | "pools" | "volumes" | "snapshots",
+  all: () => Promise<readonly T[]>,
+  idOf: (one: T) => string,
+): Promise<void> {
+  await attempt(kind, async () => {
+    const wanted = scope.kind === kind ? (scope.id ?? null) : null;
+    const things = (await all()).filter((one) => wanted === null || idOf(one) === wanted);
+    if (wanted !== null && things.length === 0) {
+      throw new TrilithError("NotFound", `there is no ${kind.slice(0, -1)} ${wanted}`);
+    }
+    const folder = `topology/${kind.slice(0, -1)}`;
+    const files = things.map((one) => json(`${folder}/${fileSafe(idOf(one))}-topology.json`, one));
+    return Object.assign({}, ...files) as Record<string, string>;
+  });
+}
+
+/** What the API tells: the things of the scope, and what they stand on (volumes on pools on nodes). */
+async function addCluster(to: Collector, session: Session, scope: Scope): Promise<void> {
+  const { client } = session;
+  const depth = { system: 4, volumes: 3, pools: 2, nodes: 1 }[scope.kind];
+  await addListing(to, scope, "nodes", client.nodes, ({ id }) => id);
   if (depth >= 2)
-    await listing(
+    await addListing(
+      to,
+      scope,
       "pools",
       () => client.pools(),
       ({ id }) => id,
     );
-  if (depth >= 3)
-    await listing(
-      "volumes",
-      () => client.volumes(),
-      ({ spec }) => spec.uuid,
-    );
+  if (depth >= 3) await addListing(to, scope, "volumes", client.volumes, ({ spec }) => spec.uuid);
   if (depth === 4) {
-    const snapshotId = (one: { definition: { spec: { uuid: string } } }) =>
-      one.definition.spec.uuid;
-    await listing("snapshots", () => client.snapshots({}), snapshotId);
-    for (const what of ["specs", "replicas", "nexuses", "status", "warnings", "plan", "cluster"]) {
-      await attempt(what, async () => json(`cluster/${what}.json`, await client.get(`/${what}`)));
+    await addListing(
+      to,
+      scope,
+      "snapshots",
+      () => client.snapshots({}),
+      ({ definition }) => definition.spec.uuid,
+    );
+    for (const what of clusterParts) {
+      await to.attempt(what, async () =>
+        json(`cluster/${what}.json`, await client.get(`/${what}`)),
+      );
     }
-    await attempt("hosts", async () => json("cluster/app-nodes.json", await client.appNodes()));
+    await to.attempt("hosts", async () => json("cluster/app-nodes.json", await client.appNodes()));
   }
-  await attempt("events", async () => json("cluster/events.json", await allEvents(session)));
-  if (
-    missing.some(({ what }) => what === "nodes") &&
-    missing.some(({ what }) => what === "events")
-  ) {
-    missing.push({
-      what: "anything of the cluster",
-      why: "see above; this machine's state is there",
-    });
-  }
+  await to.attempt("events", async () => json("cluster/events.json", await allEvents(session)));
+}
+
+/** What this machine tells: metrics, fitness, its data directory. */
+async function addMachine({ attempt }: Collector, session: Session): Promise<void> {
+  const data = session.context.env?.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT;
   await attempt("metrics of this machine", async () => ({
     "machine/metrics.txt": await metrics(),
   }));
@@ -186,25 +192,36 @@ export async function collect(
   await attempt("the data directory's files", async () => ({
     "machine/data-files.txt": await dataFiles(data),
   }));
-  if (options.logs) {
-    const from = `--since=@${Math.floor((session.now() - options.sinceMs) / 1000)}`;
-    for (const unit of ["trilith", "trilith-engine"]) {
-      await attempt(`the log of ${unit}`, async () => ({
-        [`logs/${unit}.log`]: redactLines(
-          await outputOf(["journalctl", "--no-pager", "-o", "short-iso-precise", "-u", unit, from]),
-        ),
-      }));
-    }
-    await attempt("the kernel's log", async () => ({
-      "logs/kernel.log": await outputOf(["journalctl", "--no-pager", "-k", from]),
-    }));
-  }
-  if (missing.length > 0) {
-    files["missing.txt"] = missing.map(({ what, why }) => `${what}: ${why}\n`).join("");
-  }
-  return { files, missing };
 }
 
-function redactLines(text: string): string {
-  return redact(text) as string;
+async function addLogs({ attempt }: Collector, sinceMs: number): Promise<void> {
+  const since = `--since=@${Math.floor(sinceMs / 1000)}`;
+  const journal = ["journalctl", "--no-pager", "-o", "short-iso-precise", since];
+  const logs: [name: string, what: string, options: string[]][] = [
+    ["trilith", "the log of trilith", ["-u", "trilith"]],
+    ["trilith-engine", "the log of the engine", ["-u", "trilith-engine"]],
+    ["kernel", "the kernel's log", ["-k"]],
+  ];
+  for (const [name, what, options] of logs) {
+    await attempt(what, async () => ({
+      [`logs/${name}.log`]: redact(await outputOf([...journal, ...options])) as string,
+    }));
+  }
+}
+
+/** Collects all that belongs to the scope. */
+export async function collect(
+  session: Session,
+  scope: Scope,
+  options: CollectOptions,
+): Promise<Bundle> {
+  const to = collector(options.progress);
+  to.files["about.txt"] = `${versionLine()}\n${new Date(session.now()).toISOString()}\n`;
+  await addCluster(to, session, scope);
+  await addMachine(to, session);
+  if (options.logs) await addLogs(to, session.now() - options.sinceMs);
+  if (to.missing.length > 0) {
+    to.files["missing.txt"] = to.missing.map(({ what, why }) => `${what}: ${why}\n`).join("");
+  }
+  return to;
 }

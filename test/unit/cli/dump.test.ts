@@ -34,6 +34,19 @@ const answers: Answers = {
   "GET /plan": { body: { works: [], warnings: [] } },
   "GET /cluster": { body: cluster },
   "GET /app-nodes": { body: { entries: [] } },
+  "GET /settings": {
+    body: {
+      poolCommitmentPercent: 250,
+      volumeCommitmentPercent: 40,
+      volumeCommitmentInitialPercent: 40,
+      snapshotCommitmentPercent: 40,
+      faultedChildWaitMs: 600_000,
+      maxRebuilds: null,
+      maxVolumeCreates: 10,
+      nodeDeadlineMs: 1500,
+      restrictHosts: true,
+    },
+  },
   "GET /events": { body: { events: [], next: 0, oldest: 1 } },
 };
 
