@@ -159,6 +159,17 @@ const importRules: Rule[] = [
     why: "the planner is pure: the state in, a plan or an error out",
   },
   {
+    from: /^src\/control\/store\//,
+    only: /^src\/(control\/store\/|errors\.ts$|assert\.ts$)/,
+    typesAllowed: true,
+    why: "the store applies the same commands the same way everywhere: it runs nothing of who uses it",
+  },
+  {
+    from: /^src\/control\/service(\/|\.ts$)/,
+    never: /^src\/control\/(executor|observer|recorder|raft)\//,
+    why: "operations know executor and observer by their ports only",
+  },
+  {
     from: /^src\/(cli\/(?!(server|init|join|cluster|control|control-options|engine-membership)\.ts$)|csi\/|kube\/|web\/)/,
     never: /^src\/control\//,
     typesAllowed: true,
