@@ -186,13 +186,15 @@ function checkRest(model: Model): void {
     }
     if (replicas.length !== volume.replicaCount) {
       const warnings = plan(state).warnings.map(({ message }) => message);
-      // A blank volume may grow, a written one only while it is published, for lack of a rebuild.
-      if (volume.target !== null || replicas.length < volume.replicaCount) {
-        model.fail(
-          `volume ${volume.uuid} has ${replicas.length} of ${volume.replicaCount}: ${warnings}`,
-        );
-      }
+      model.fail(
+        `volume ${volume.uuid} has ${replicas.length} of ${volume.replicaCount}: ${warnings}`,
+      );
     }
+    if (good.length !== replicas.length)
+      model.fail(`volume ${volume.uuid} has replicas that lack data`);
+    const nexuses = view.nexusesOfVolume.get(volume.uuid)?.size ?? 0;
+    if (nexuses !== (volume.target === null ? 0 : 1))
+      model.fail(`volume ${volume.uuid} has ${nexuses} nexuses`);
   }
   for (const { nexus } of model.nexuses()) {
     if (view.nexuses.get(nexus.uuid) === undefined) model.fail(`nexus ${nexus.uuid} was left over`);

@@ -57,11 +57,11 @@ function isInUse({ p, open }: Situation, replica: ReplicaRecord): boolean {
 }
 
 /** Former nexuses that may still be at work would be hurt by what happens to their children. */
-function isQuiet({ p, volume }: Situation): boolean {
-  const target = volume.target?.nexusUuid;
+function isQuiet({ p, volume, open }: Situation): boolean {
+  const used = open?.record.uuid;
   return p
     .nexusesOf(volume)
-    .every((nexus: NexusRecord) => nexus.uuid === target || p.isGone(nexus.nodeId));
+    .every((nexus: NexusRecord) => nexus.uuid === used || p.isGone(nexus.nodeId));
 }
 
 // ------------------------------------------------------------------------------------------ giving up
@@ -178,7 +178,7 @@ function isThere({ p }: Situation, replica: ReplicaRecord): boolean {
 
 /** A replica that has to leave its pool gets a successor; it goes when that one holds everything. */
 function leaving(situation: Situation): Work | null {
-  const { p, volume, open, owned, subject } = situation;
+  const { p, volume, owned, subject } = situation;
   for (const replica of owned) {
     const why = whyLeaving(situation, replica);
     if (why === null) continue;
@@ -190,15 +190,6 @@ function leaving(situation: Situation): Work | null {
         subject,
         `${why}, and there is no place for another: ${made.why}`,
         "add a pool",
-      );
-      continue;
-    }
-    if (open === null && !made.replica.healthy) {
-      p.warn(
-        "warning",
-        subject,
-        `${why}, and it is not published`,
-        "publish the volume, so that it can be copied",
       );
       continue;
     }

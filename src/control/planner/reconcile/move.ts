@@ -11,7 +11,8 @@ import { event, store, work } from "./steps.ts";
 /** A target on a node that is being drained is moved, when there is another node for it. */
 export function movedTarget(p: Planning, volume: VolumeRecord, record: NexusRecord): Work | null {
   const node = p.stored.nodes.get(record.nodeId);
-  if (node === undefined || node.drainPhase === "none" || staysWhenDrained(p, volume)) return null;
+  if (node === undefined || node.drainPhase === "none" || volume.target === null) return null;
+  if (staysWhenDrained(p, volume)) return null;
   const next = moved(p, volume, record.nodeId);
   if (next === null) {
     p.warn(

@@ -33,7 +33,15 @@ const waiting: TargetState = { kind: "waiting" };
 export function planTarget(p: Planning, volume: VolumeRecord): TargetState {
   const { target } = volume;
   if (target === null) return { kind: "none" };
-  const record = p.stored.nexuses.get(target.nexusUuid);
+  return planServing(p, volume, p.stored.nexuses.get(target.nexusUuid));
+}
+
+/** Brings the nexus of a record into being, and keeps it as it is to be. */
+export function planServing(
+  p: Planning,
+  volume: VolumeRecord,
+  record: NexusRecord | undefined,
+): TargetState {
   const subject = `volume/${volume.uuid}`;
   if (record === undefined || record.phase !== "Open") {
     p.warn("critical", subject, "its target has no nexus", `republish the volume`);
@@ -43,7 +51,7 @@ export function planTarget(p: Planning, volume: VolumeRecord): TargetState {
   if (moved !== null) return { kind: "work", work: moved };
   const node = p.online(record.nodeId);
   if (node === undefined) {
-    if (p.isGone(record.nodeId)) {
+    if (p.isGone(record.nodeId) && volume.target !== null) {
       p.warn(
         "critical",
         subject,

@@ -3,12 +3,13 @@ import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
 import { deviceBytes } from "../capacity.ts";
 import type { Change, Work } from "../plan.ts";
 import { planChildren } from "./children.ts";
+import { beginCopy, copyingNexus, endCopy } from "./copying.ts";
 import { planCounts } from "./counts.ts";
 import { CREATE_PATIENCE_MS } from "./limits.ts";
 import { newReplica } from "./place.ts";
 import { isRefused, type Planning, type SubjectFailure } from "./planning.ts";
 import { event, givingUp, put, remove, store, work } from "./steps.ts";
-import { planTarget } from "./target.ts";
+import { planServing, planTarget } from "./target.ts";
 
 export function planVolume(p: Planning, volume: VolumeRecord): Work | null {
   switch (volume.status) {
@@ -105,11 +106,38 @@ function created(p: Planning, volume: VolumeRecord): Work | null {
     case "waiting":
       return null;
     case "none":
-      return unserved(p, volume) ?? planCounts(p, volume, null) ?? finished(p, volume);
+      return unpublished(p, volume);
     case "open":
       return (
         planChildren(p, volume, target) ?? planCounts(p, volume, target) ?? finished(p, volume)
       );
+  }
+}
+
+/** A volume that nobody uses: its replicas may be copied all the same. */
+function unpublished(p: Planning, volume: VolumeRecord): Work | null {
+  const copying = copyingNexus(p, volume);
+  if (copying === undefined) {
+    return (
+      unserved(p, volume) ??
+      planCounts(p, volume, null) ??
+      beginCopy(p, volume) ??
+      finished(p, volume)
+    );
+  }
+  const target = planServing(p, volume, copying);
+  switch (target.kind) {
+    case "work":
+      return target.work;
+    case "open":
+      return (
+        planChildren(p, volume, target) ??
+        planCounts(p, volume, target) ??
+        endCopy(p, volume, copying, target)
+      );
+    case "none":
+    case "waiting":
+      return endCopy(p, volume, copying, null);
   }
 }
 

@@ -600,3 +600,53 @@ test("hosts of a nexus are changed without closing it", () => {
   nexus.shares = [shareTo("", ["nqn.2014-08.org.example:b"])];
   expect(words(planFor(state, `volume/${VOLUME}`).work?.steps)).toEqual(["n1 shareNexusNvmf"]);
 });
+
+describe("a volume that nobody uses", () => {
+  const subject = `volume/${VOLUME}`;
+  const volume = { target: null } as const;
+  const added = { healthy: false, faultedAtMs: null };
+  const unserved = [{ allowedHosts: null }, { allowedHosts: null }, { allowedHosts: null }];
+
+  test("has a replica that lacks data copied by a nexus that no host reaches", () => {
+    const shutdown = { phase: "Shutdown" } as const;
+    const replicas = [{}, {}, { ...added, allowedHosts: null }];
+    const closed = published({ volume, nexus: shutdown, children: null, replicas });
+    // The former nexus is closed first.
+    expect(planFor(closed, subject).work).toBeNull();
+    const state = published({
+      volume,
+      nexus: { ...shutdown, nodeId: "gone" },
+      children: null,
+      replicas: [unserved[0]!, unserved[1]!, { ...unserved[2], ...added }],
+    });
+    const { work } = planFor(state, subject);
+    expect(putOf(work?.steps, "nexuses")).toMatchObject([
+      { phase: "Open", status: "Creating", share: "none", epoch: 5, nodeId: "n1" },
+    ]);
+    expect(putOf(work?.steps, "volumes")).toMatchObject([{ epoch: 5, target: null }]);
+  });
+
+  test("waits with one that was lost, as a published one does", () => {
+    const lost = { healthy: false, faultedAtMs: NOW_MS - 1_000, allowedHosts: null };
+    const state = published({
+      volume,
+      nexus: { phase: "Shutdown", nodeId: "gone" },
+      children: null,
+      replicas: [unserved[0]!, unserved[1]!, lost],
+      settings: { faultedChildWaitMs: 5_000 },
+    });
+    const made = planFor(state, subject);
+    expect(made.work).toBeNull();
+    expect(made.wakeAtMs).toBe(NOW_MS + 4_000);
+  });
+
+  test("has that nexus closed when every replica holds everything", () => {
+    const nexus = { share: "none" } as const;
+    const busy = published({ volume, nexus, replicas: [{}, {}, added], children: [{}, {}, out] });
+    const seen = busy.observed.get("n1")!.nexuses.get(NEXUS)! as { rebuilds: number };
+    seen.rebuilds = 1;
+    expect(planFor(busy, subject).work).toBeNull();
+    const { work } = planFor(published({ volume, nexus }), subject);
+    expect(putOf(work?.steps, "nexuses")).toMatchObject([{ uuid: NEXUS, phase: "Shutdown" }]);
+  });
+});
