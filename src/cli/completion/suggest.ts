@@ -112,7 +112,7 @@ export function suggest(root: Command, words: readonly string[]): Suggestions {
       const below = command.commands.find(
         (one) => one.name() === word || one.aliases().includes(word),
       );
-      if (below !== undefined && argumentsGiven === 0) command = below;
+      if (below !== undefined) command = below;
       else argumentsGiven++;
     }
   }
@@ -131,7 +131,7 @@ export function suggest(root: Command, words: readonly string[]): Suggestions {
     return matching({ words: prefixed, paths: null, ids: null });
   }
   if (current.startsWith("-")) return matching({ ...nothing, words: optionWords(command) });
-  if (command.commands.length > 0 && argumentsGiven === 0) {
+  if (command.commands.length > 0) {
     return matching({ ...nothing, words: subcommandWords(command) });
   }
   const last = command.registeredArguments.at(-1);

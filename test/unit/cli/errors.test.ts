@@ -4,6 +4,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { errorKinds } from "../../../src/api/schemas/cluster.ts";
 import { chooseEndpoint, parseEndpointUrl } from "../../../src/cli/rest/endpoint.ts";
+import { timeLimitMs } from "../../../src/cli/rest/http.ts";
 import { errorCodes, facesOf } from "../../../src/errors.ts";
 import { selfSigned } from "../../support/api/self-signed.ts";
 import { apiStandIn } from "../../support/api-stand-in.ts";
@@ -179,6 +180,16 @@ describe("an API that cannot be reached", () => {
     expect(ran.err).toBe("");
     expect(JSON.parse(ran.out)).toEqual(nodes);
   });
+});
+
+test("a change is given the time that the server takes at most, unless a limit is given", () => {
+  const endpoint = { url: "http://x", name: "x" };
+  const limits = (timeoutGiven: boolean) =>
+    (["GET", "PUT", "POST", "DELETE"] as const).map((method) =>
+      timeLimitMs({ endpoint, timeoutMs: 10_000, timeoutGiven }, method),
+    );
+  expect(limits(false)).toEqual([10_000, 60_000, 60_000, 60_000]);
+  expect(limits(true)).toEqual([10_000, 10_000, 10_000, 10_000]);
 });
 
 describe("the API's address", () => {

@@ -206,6 +206,14 @@ describe("a stream of events", () => {
       [{ id: undefined, type: "message", data: "a\nb\n" }],
     ],
     [
+      "with several lines that end otherwise",
+      "data: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n",
+      [
+        { id: undefined, type: "message", data: "a\nb" },
+        { id: undefined, type: "message", data: "c" },
+      ],
+    ],
+    [
       "with types",
       "event: gap\ndata: 1\n\ndata: 2\n\n",
       [
