@@ -52,10 +52,12 @@ export function shellWord(text: string): string {
 
 /**
  * The command that connects a Linux host. The kernel goes on trying for as long as a lost target
- * may take to be moved (`ctrl-loss-tmo`: mayastor.md 3.3).
+ * may take to be moved (`ctrl-loss-tmo`: mayastor.md 3.3). `onlyHost`: NQN that is let in, when the
+ * URI does not say.
  */
-export function connectCommand(uri: string): string {
-  const { address, port, nqn, hostNqn } = targetAddress(uri);
+export function connectCommand(uri: string, onlyHost: string | null = null): string {
+  const { address, port, nqn, ...named } = targetAddress(uri);
+  const hostNqn = named.hostNqn ?? onlyHost;
   const words = ["nvme", "connect", "-t", "tcp", "-a", address, "-s", port, "-n", nqn];
   if (hostNqn !== null) words.push(`--hostnqn=${hostNqn}`);
   words.push("--ctrl-loss-tmo=1980", "--reconnect-delay=2");
@@ -67,7 +69,8 @@ function publishedText({ spec, state }: Volume): string {
   const uri = state.target?.deviceUri ?? "";
   const node = state.target?.node ?? spec.target?.node ?? "?";
   const lines = [`Volume ${spec.uuid} published on ${node}`];
-  if (uri !== "") lines.push(connectCommand(uri));
+  const hosts = spec.target?.frontend_nodes ?? [];
+  if (uri !== "") lines.push(connectCommand(uri, hosts.length === 1 ? hosts[0]!.nqn : null));
   return lines.join("\n");
 }
 

@@ -339,6 +339,19 @@ describe("a change", () => {
   });
 });
 
+test("a volume for one host is connected by that host's name", async () => {
+  const uri = `nvmf+tcp://10.0.0.2:8420/nqn.2019-05.io.openebs:${VOLUME}?uuid=${VOLUME}`;
+  const host = { name: "host-1", nqn: "nqn.2014-08.org.example:host-1" };
+  const forHost = {
+    spec: { ...volume.spec, target: { ...volume.spec.target!, frontend_nodes: [host] } },
+    state: { ...volume.state, target: { ...volume.state.target!, deviceUri: uri } },
+  };
+  const ran = await run(`publish volume ${VOLUME} --host host-1`, { [target]: { body: forHost } });
+  expect(ran.out).toContain(
+    `-a 10.0.0.2 -s 8420 -n nqn.2019-05.io.openebs:${VOLUME} --hostnqn=${host.nqn} `,
+  );
+});
+
 describe("a deletion", () => {
   const answers = { "*": { status: 204 } };
 
