@@ -123,6 +123,21 @@ describe("the room of a pool", () => {
     expect(poolRoom(cluster.state(), "pool-1")).toEqual(recorded);
   });
 
+  test("adds what is not made yet to whatever the pool holds already", () => {
+    const cluster = PlannedCluster.ofNodes(1, 10 * GiB);
+    cluster.run((state) => createReplica(state, request(cluster.uuid(), GiB)));
+    const state = cluster.state();
+    const node = state.observed.get("node-1")!;
+    // Snapshots and replicas that nobody has recorded.
+    const held = { ...node.pools.get("pool-1")!, usedBytes: 7 * GiB, committedBytes: 6 * GiB };
+    const observed = new Map([["node-1", { ...node, pools: new Map([["pool-1", held]]) }]]);
+    expect(poolRoom({ ...state, observed }, "pool-1")).toMatchObject({
+      usedBytes: 8 * GiB,
+      freeBytes: 2 * GiB,
+      committedBytes: 7 * GiB,
+    });
+  });
+
   test("counts thin replicas as promised, not as used", () => {
     const cluster = PlannedCluster.ofNodes(1, 10 * GiB);
     const uuid = cluster.uuid();

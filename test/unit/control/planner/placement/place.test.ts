@@ -261,6 +261,19 @@ describe("weights", () => {
     expect([...counts.values()].sort()).toEqual([10, 10, 10, 10]);
   });
 
+  test("of two pools on one node the better one is taken", () => {
+    for (const [small, large] of [
+      ["pool-a", "pool-b"],
+      ["pool-b", "pool-a"],
+    ] as const) {
+      const cluster = new PlannedCluster();
+      cluster.addNode("node-1");
+      cluster.addPool(small, "node-1", 50 * GiB);
+      cluster.addPool(large, "node-1", 300 * GiB);
+      expect(placed(cluster, {})).toEqual([large]);
+    }
+  });
+
   test("more free space wins", () => {
     const cluster = PlannedCluster.ofNodes(2);
     cluster.addNode("node-0");
