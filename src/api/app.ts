@@ -14,7 +14,7 @@ import { openApiDocument } from "./document.ts";
 import { HttpError, shownError } from "./errors.ts";
 import { explorerHeaders, explorerPage } from "./explorer.ts";
 import { IDEMPOTENCY_KEY_CHARS_MAX, TARGET_CHARS_MAX } from "./limits.ts";
-import { type AnyOperation, isMutation, type Scope } from "./operation.ts";
+import { type AnyOperation, isMutation, JsonText, type Scope } from "./operation.ts";
 import { operations } from "./operations/index.ts";
 import { checkedRequest, pathPattern } from "./request.ts";
 
@@ -163,6 +163,9 @@ export function createApi(control: Control, options: ApiOptions): Api {
     const result = await operation.handle(request, scope);
     if (result instanceof Response) return result;
     if (operation.result === undefined) return c.body(null, 204);
+    if (result instanceof JsonText) {
+      return c.body(result.text, operation.status as 200, { "content-type": "application/json" });
+    }
     return c.json(result as object, operation.status as 200);
   };
 

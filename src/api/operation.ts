@@ -25,6 +25,14 @@ export interface Scope {
 
 type Out<P, Else> = P extends v.GenericSchema ? v.InferOutput<P> : Else;
 
+/** A result that is JSON text already. */
+export class JsonText {
+  readonly text: string;
+  constructor(text: string) {
+    this.text = text;
+  }
+}
+
 /** The checked parts of a request. */
 export interface OperationRequest<P, Q, B> {
   readonly params: Out<P, Record<string, never>>;
@@ -63,11 +71,11 @@ export interface Operation<
   readonly served: "leader" | "here";
   /** Media type of the answer when it is not JSON alone. */
   readonly alsoMedia?: string;
-  /** May return a whole `Response` (streams). */
+  /** May return a whole `Response` (streams), or its result as text. */
   readonly handle: (
     request: OperationRequest<P, Q, B>,
     scope: Scope,
-  ) => Promise<Out<R, void> | Response>;
+  ) => Promise<Out<R, void> | JsonText | Response>;
 }
 
 /** An operation of which only the form is known. */

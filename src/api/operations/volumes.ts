@@ -6,10 +6,10 @@ import { nexusesOf, targetNexus } from "../../control/planner/status.ts";
 import { TrilithError } from "../../errors.ts";
 import { notFound } from "../errors.ts";
 import { generatedUuid } from "../identity.ts";
-import { contractOperation, ownOperation, type Scope } from "../operation.ts";
+import { contractOperation, JsonText, ownOperation, type Scope } from "../operation.ts";
 import { pageOf, replicaOf, sorted, volumeOf } from "../records.ts";
 import { renderRebuildRecord, renderRunningRebuilds } from "../render/nexuses.ts";
-import { renderVolume } from "../render/volumes.ts";
+import { renderVolume, volumeText } from "../render/volumes.ts";
 import { MoveReplicaBody } from "../schemas/cluster.ts";
 import {
   AnyName,
@@ -100,8 +100,10 @@ const reads = [
           : one === undefined
             ? []
             : [one];
-      const { entries, ...rest } = pageOf(all, query);
-      return { entries: entries.map((volume) => renderVolume(state, volume)), ...rest };
+      const { entries, next_token } = pageOf(all, query);
+      const list = entries.map((volume) => volumeText(state, volume)).join(",");
+      const next = next_token === undefined ? "" : `,"next_token":${next_token}`;
+      return new JsonText(`{"entries":[${list}]${next}}`);
     },
   }),
   contractOperation({

@@ -160,6 +160,51 @@ export function renderVolume(state: ClusterState, volume: VolumeRecord): Volume 
   };
 }
 
+/**
+ * Everything that the form of a volume is made of, one thing beside the other. Records and what the
+ * engines report never change in place: when all of these are the same things, so is the form.
+ */
+function partsOf(state: ClusterState, volume: VolumeRecord): unknown[] {
+  const { stored, observed } = state;
+  const nexus = targetNexus(state, volume);
+  const target = nexus === undefined ? undefined : observed.get(nexus.nodeId);
+  const parts: unknown[] = [
+    stored.snapshotsOfVolume.get(volume.uuid)?.size,
+    nexus,
+    target?.status,
+    nexus === undefined ? undefined : target?.nexuses.get(nexus.uuid),
+  ];
+  for (const uuid of stored.replicasOfVolume.get(volume.uuid) ?? []) {
+    const replica = stored.replicas.get(uuid);
+    if (replica === undefined) continue;
+    const node = observed.get(replica.nodeId);
+    const pool = node?.pools.get(replica.poolId)?.state;
+    parts.push(replica, node?.status, pool, node?.replicas.get(uuid));
+  }
+  return parts;
+}
+
+interface Remembered {
+  readonly parts: readonly unknown[];
+  readonly text: string;
+}
+const textOf = new WeakMap<VolumeRecord, Remembered>();
+
+/**
+ * A volume as JSON text. The text is kept as long as nothing that it is made of changes: most of ten
+ * thousand volumes are the same from one list to the next.
+ */
+export function volumeText(state: ClusterState, volume: VolumeRecord): string {
+  const parts = partsOf(state, volume);
+  const known = textOf.get(volume);
+  const isSame =
+    known?.parts.length === parts.length && parts.every((part, at) => part === known.parts[at]);
+  if (known !== undefined && isSame) return known.text;
+  const text = JSON.stringify(renderVolume(state, volume));
+  textOf.set(volume, { parts, text });
+  return text;
+}
+
 interface Restores {
   readonly appliedIndex: number;
   readonly counts: ReadonlyMap<string, number>;
