@@ -104,7 +104,7 @@ function simulate(seed: number): Result {
 
 const given = process.env.TRILITH_SEED;
 const firstSeed = Number(process.env.TRILITH_SIM_FIRST ?? 1);
-const runs = Number(process.env.TRILITH_SIM_RUNS ?? 24);
+const runs = Number(process.env.TRILITH_SIM_RUNS ?? 40);
 const seeds =
   given === undefined ? Array.from({ length: runs }, (_, at) => firstSeed + at) : [Number(given)];
 
