@@ -15,6 +15,7 @@ import {
   defaultSettings,
   GiB,
   PlannedCluster,
+  Refused,
   refusal,
   volumeRequest,
 } from "../../../../support/planned-cluster.ts";
@@ -129,6 +130,13 @@ describe("publication", () => {
     expect(code({})).toBe("FailedPrecondition");
   });
 
+  test("on a node that is removed, or cordoned, on the same view is refused", () => {
+    const { cluster, decide } = withVolume();
+    const { changes } = decide({ nodeId: "node-3" });
+    cluster.edit("nodes", "node-3", { cordonLabels: ["x"] });
+    expect(() => cluster.put(...changes)).toThrow(Refused);
+  });
+
   test("a volume that is not finished, or on its way out, is not published", () => {
     const { cluster, uuid, decide } = withVolume();
     cluster.edit("volumes", uuid, { status: "Creating" });
@@ -193,6 +201,18 @@ describe("republication", () => {
     const stranger = { name: "app-2", nqn: "nqn.2014-08.org.nvmexpress:uuid:app-2" };
     const error = refusal(() => decide({ republish: true, frontendNode: stranger }));
     expect(error.code).toBe("PermissionDenied");
+  });
+
+  test("leaves targets that were shut down before as they are", () => {
+    const { cluster, decide, publish, nexus } = withVolume();
+    publish({ nodeId: "node-1" });
+    const first = nexus().uuid;
+    cluster.setNode("node-1", "Offline");
+    cluster.put(...decide({ republish: true }).changes);
+    const { changes } = decide({ republish: true, nodeId: "node-3" });
+    const nexuses = changes.filter((change) => change.table === "nexuses");
+    expect(nexuses).toHaveLength(2);
+    expect(JSON.stringify(nexuses)).not.toContain(`"uuid":"${first}"`);
   });
 
   test("without another node it is refused, and nothing changes", () => {
