@@ -1,6 +1,6 @@
 /** Single replicas: made, served, grown, destroyed. What becomes of them is decided with their volume. */
 import type { ClusterState } from "../../cluster-state.ts";
-import type { NodeId, ReplicaRecord, Uuid } from "../../model.ts";
+import type { NexusRecord, NodeId, ReplicaRecord, Uuid } from "../../model.ts";
 import { deviceBytes } from "../capacity.ts";
 import type { EngineCall, Work } from "../plan.ts";
 import { CREATE_PATIENCE_MS } from "./limits.ts";
@@ -97,6 +97,8 @@ function created(p: Planning, replica: ReplicaRecord): Work | null {
       const call = { method: "unshareReplica", input: { uuid, protocol: "nvmf" } } as const;
       return work(subject, engine(nodeId, call, "nobody is to reach it", ["NotFound"]));
     }
+    // Others are let in when the former nexus is closed: shutting it out would break it off.
+    if (served !== null && isUsed(p, replica, isClosing)) return null;
     const hosts = allowedHosts.length === 0 ? {} : { allowedHosts: [...allowedHosts] };
     const call = { method: "shareReplicaNvmf", input: { uuid, ...hosts } } as const;
     const reason = served === null ? "it is to be reached" : "others are to reach it";
@@ -125,11 +127,15 @@ function deleting(p: Planning, replica: ReplicaRecord): Work | null {
 }
 
 /** A nexus of its volume has it, or may have it: that is closed, or gives it up, first. */
-function isUsed(p: Planning, replica: ReplicaRecord): boolean {
+function isUsed(
+  p: Planning,
+  replica: ReplicaRecord,
+  concerns: (p: Planning, record: NexusRecord) => boolean = () => true,
+): boolean {
   const nexuses = p.stored.nexusesOfVolume.get(replica.volumeUuid ?? "") ?? [];
   for (const uuid of nexuses) {
     const record = p.stored.nexuses.get(uuid);
-    if (record === undefined || p.isGone(record.nodeId)) continue;
+    if (record === undefined || p.isGone(record.nodeId) || !concerns(p, record)) continue;
     const node = p.online(record.nodeId);
     if (node === undefined) return true;
     const nexus = node.nexuses.get(uuid);
@@ -137,6 +143,11 @@ function isUsed(p: Planning, replica: ReplicaRecord): boolean {
     if (nexus.children.some(({ uri }) => replicaOfUri(uri) === replica.uuid)) return true;
   }
   return false;
+}
+
+/** A former target that is being closed, as long as that goes well. */
+function isClosing(p: Planning, { uuid, phase }: NexusRecord): boolean {
+  return phase === "Shutdown" && !p.failures.has(`nexus/${uuid}`);
 }
 
 /** Also asked for when it was not seen: a creation whose answer was lost may have come to its end since. */
