@@ -16,8 +16,10 @@ import type { EngineClient } from "../engine/rpc/client.ts";
 import { recorderContract } from "../engine/rpc/records.ts";
 import { contractApp } from "../engine/rpc.ts";
 import { fromErrorBody, TrilithError } from "../errors.ts";
+import { watchEventLoop } from "../ops/event-loop.ts";
 import type { Log } from "../ops/log.ts";
 import {
+  type ControlInstruments,
   controlInstruments,
   createMetrics,
   type MetricsServer,
@@ -111,7 +113,11 @@ interface Core {
   readonly directory: ReturnType<typeof memberDirectory>;
 }
 
-function openCore(options: ControlNodeOptions, parts: Stack): Core {
+function openCore(
+  options: ControlNodeOptions,
+  instruments: ControlInstruments,
+  parts: Stack,
+): Core {
   const { dataDir, log } = options;
   const { clusterId, nodeId, raftId, isFirst } = dataDir.identity;
   const db = parts.add(new Database(dataDir.storePath, { create: true, strict: true }), (open) =>
@@ -157,7 +163,10 @@ function openCore(options: ControlNodeOptions, parts: Stack): Core {
     }),
     (open) => open.stop(),
   );
-  const store = parts.add(openStore({ machine, raft, log }), (open) => open.close());
+  const store = parts.add(
+    openStore({ machine, raft, log, proposed: instruments.proposed }),
+    (open) => open.close(),
+  );
   opened = store;
   const leader = leaderChannel(raft, transport, () => store.isLeader());
   return { store, machine, raft, transport, leader, directory };
@@ -214,7 +223,8 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
   const { dataDir, log } = options;
   const { identity } = dataDir;
   parts.add(lockDataDir(dataDir.path), (unlock) => unlock());
-  const core = openCore(options, parts);
+  const instruments = controlInstruments();
+  const core = openCore(options, instruments, parts);
   const { store, raft, transport, leader } = core;
   const now = Date.now;
   const settings = makeSettingsReader();
@@ -243,7 +253,14 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
     (open) => open.stop(),
   );
   const executor = parts.add(
-    new Executor({ store, observer, settings: (view) => settings(view.settings), log, nowMs: now }),
+    new Executor({
+      store,
+      observer,
+      settings: (view) => settings(view.settings),
+      log,
+      nowMs: now,
+      instruments,
+    }),
     (open) => open.stop(),
   );
   const membership = { dataDir, store, raft, now };
@@ -269,7 +286,6 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
     nowMs: now,
     log,
   });
-  const instruments = controlInstruments();
   parts.add(
     service.onEvent((event) => instruments.happened(event)),
     (unlisten) => unlisten(),
@@ -368,6 +384,12 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
     serveRecorder(recorder, options.recorder, log),
     (open) => open.stop(),
   );
+  const loop = parts.add(
+    watchEventLoop({
+      onStall: (ms) => log("debug", "event loop stalled", { ms: Math.round(ms) }),
+    }),
+    (watch) => watch.stop(),
+  );
   const metrics = createMetrics({
     engine: options.ownEngine,
     raft: () => store.status(),
@@ -377,6 +399,7 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
       return { state, warnings: plan(state).warnings, volumeStatus };
     },
     instruments,
+    loop,
     log,
   });
   const metricsServer: MetricsServer | null =

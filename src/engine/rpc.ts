@@ -127,7 +127,7 @@ async function traced(c: Context, next: () => Promise<void>, log: Log): Promise<
       ms: Math.round(performance.now() - startedMs),
     });
   };
-  await (id === undefined ? run() : withRequestId(id, run));
+  await withRequestId(id, run);
 }
 
 /** The app that serves `contract` by `handlers`. */

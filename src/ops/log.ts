@@ -93,8 +93,8 @@ export function makeLog(options: LogOptions): Log {
   const journal = options.journal ?? (options.write === undefined && isJournal());
   return (level, text, given = {}) => {
     if (logLevels.indexOf(level) < least) return;
-    const request = currentRequestId();
-    const fields = request === undefined ? given : { request, ...given };
+    const requestId = currentRequestId();
+    const fields = requestId === undefined ? given : { requestId, ...given };
     const priority = journal ? `<${priorities[level]}>` : "";
     const at = now().toISOString();
     const line =

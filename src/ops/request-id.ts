@@ -7,10 +7,10 @@ import { AsyncLocalStorage } from "node:async_hooks";
 
 export const REQUEST_ID_HEADER = "x-request-id";
 
-const scope = new AsyncLocalStorage<string>();
+const scope = new AsyncLocalStorage<string | undefined>();
 
-/** Runs `work` and everything that it begins under this id. */
-export function withRequestId<T>(id: string, work: () => T): T {
+/** Runs `work` and everything that it begins under this id; undefined: under none. */
+export function withRequestId<T>(id: string | undefined, work: () => T): T {
   return scope.run(id, work);
 }
 

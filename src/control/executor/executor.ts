@@ -7,10 +7,11 @@
 import type { EngineClient } from "../../engine/rpc/client.ts";
 import { TrilithError } from "../../errors.ts";
 import type { Log } from "../../ops/log.ts";
+import { withRequestId } from "../../ops/request-id.ts";
 import type { ClusterSettings, ClusterState, ObservedNode, StoreView } from "../cluster-state.ts";
 import type { NodeId, NodeRecord } from "../model.ts";
 import type { EngineEventListener, NodeChange } from "../observer/observer.ts";
-import type { Work } from "../planner/plan.ts";
+import type { Plan, Work } from "../planner/plan.ts";
 import { plan, planFor } from "../planner/reconcile/index.ts";
 import type { Execution, StepFailure } from "../service/ports.ts";
 import type { Store } from "../store/store.ts";
@@ -43,6 +44,15 @@ export interface ExecutorOptions {
   readonly nowMs: () => number;
   /** Milliseconds by a clock that never jumps. Default: that of the process. */
   readonly monotonicMs?: () => number;
+  /** Told of its work, for metrics. */
+  readonly instruments?: ExecutorInstruments;
+}
+
+export interface ExecutorInstruments {
+  /** Everything was planned, which took so long. */
+  planned(ms: number, plan: Plan): void;
+  /** A step ended. `call`: `store` or the engine's method; `code`: of its error, null without one. */
+  stepped(call: string, ms: number, code: string | null): void;
 }
 
 /** One time of leadership. */
@@ -253,6 +263,7 @@ export class Executor implements Execution {
     this.#fullWanted = false;
     const made = plan(this.state(), this.#memory.failures);
     this.#fullPlanned = this.#monotonicMs();
+    this.#options.instruments?.planned(this.#fullPlanned - now, made);
     this.#fullDueMs = made.wakeAtMs;
     for (const { subject } of made.works) this.#queue.add(subject);
   }
@@ -298,14 +309,19 @@ export class Executor implements Execution {
     const { subject } = work;
     for (const id of nodes) this.#busy.set(id, (this.#busy.get(id) ?? 0) + 1);
     try {
-      const outcome = await runWork(work, {
+      const requestId = this.#requests.get(subject);
+      const { instruments } = this.#options;
+      const context = {
         store,
-        engine: (id) => observer.engine(id),
+        engine: (id: NodeId) => observer.engine(id),
         log,
         signal: run.end.signal,
         monotonicMs: this.#monotonicMs,
-        requestId: this.#requests.get(subject),
-      });
+        requestId,
+        ...(instruments === undefined ? {} : { instruments }),
+      };
+      // Under the id of the request that it is for, not of the one that happened to wake it.
+      const outcome = await withRequestId(requestId, () => runWork(work, context));
       if (this.#run !== run) return;
       const now = this.#monotonicMs();
       const { failure } = work;

@@ -18,6 +18,9 @@ export interface RunContext {
   readonly signal: AbortSignal;
   readonly monotonicMs: () => number;
   readonly requestId: string | undefined;
+  readonly instruments?: {
+    stepped(call: string, ms: number, code: string | null): void;
+  };
   /** Awaited before each step: a test that models its death stops it there. */
   readonly beforeStep?: () => Promise<void>;
 }
@@ -138,8 +141,13 @@ async function runLogged(subject: string, step: Step, context: WorkContext): Pro
   const startedMs = monotonicMs();
   const fields = { subject, ...fieldsOf(step), reason: step.reason, requestId };
   const ms = () => Math.round(monotonicMs() - startedMs);
+  const ended = (code: string | null): void => {
+    const call = step.kind === "engine" ? step.call.method : "store";
+    context.instruments?.stepped(call, monotonicMs() - startedMs, code);
+  };
   try {
     await runStep(step, context);
+    ended(null);
     log("info", "step done", { ...fields, ms: ms() });
     return { kind: "done" };
   } catch (error) {
@@ -151,6 +159,7 @@ async function runLogged(subject: string, step: Step, context: WorkContext): Pro
     const failed =
       error instanceof TrilithError ? error : new TrilithError("Internal", String(error));
     const text = { error: failed.message, code: failed.code };
+    ended(failed.code);
     if (!signal.aborted) log("warn", "step failed", { ...fields, ...text, ms: ms() });
     if (!(error instanceof TrilithError)) log("error", "defect in a step", { ...fields, error });
     return { kind: "failed", error: failed };

@@ -30,6 +30,8 @@ export interface StoreOptions {
   readonly log: Log;
   /** Milliseconds since 1970. Default: the wall clock. */
   readonly now?: () => number;
+  /** Told how long each proposal took, and whether its outcome is known. */
+  readonly proposed?: (ms: number, applied: boolean) => void;
 }
 
 export interface ReplicatedStore extends Store {
@@ -125,6 +127,7 @@ class RaftStore implements ReplicatedStore {
   readonly #raft: RaftNode;
   readonly #log: Log;
   readonly #now: () => number;
+  readonly #proposed: NonNullable<StoreOptions["proposed"]>;
   readonly #leadership = new Leadership();
   readonly #lock: Lock = makeLock("transaction");
   readonly #subscribers = new Set<(touched: ReadonlySet<string>, view: StoreView) => void>();
@@ -140,6 +143,7 @@ class RaftStore implements ReplicatedStore {
     this.#raft = options.raft;
     this.#log = options.log;
     this.#now = options.now ?? Date.now;
+    this.#proposed = options.proposed ?? (() => {});
     this.#machine.listen({
       applied: (touched, events, view) => this.#tell(touched, events, view.tables),
     });
@@ -313,7 +317,15 @@ class RaftStore implements ReplicatedStore {
     });
     const left = call.deadlineMs - performance.now();
     if (left <= 0) throw new TrilithError("Timeout", "the request was not begun in time");
-    const { result } = await this.#raft.propose(command, left);
+    const startedMs = performance.now();
+    let isApplied = false;
+    let result: unknown;
+    try {
+      ({ result } = await this.#raft.propose(command, left));
+      isApplied = true;
+    } finally {
+      this.#proposed(performance.now() - startedMs, isApplied);
+    }
     const outcome = result as Outcome;
     if (outcome.kind === "repeated") return { value: JSON.parse(outcome.outcome) as T };
     return outcome.kind === "applied" ? { value } : null;

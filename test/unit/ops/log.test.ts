@@ -101,10 +101,10 @@ describe("request ids", () => {
     await Promise.all([work("one"), work("two")]);
     log("info", "idle");
     expect(lines.map((line) => line.slice(31))).toEqual([
-      "working request=one",
-      "working request=two",
-      "done request=one",
-      "done request=two",
+      "working requestId=one",
+      "working requestId=two",
+      "done requestId=one",
+      "done requestId=two",
       "idle",
     ]);
     expect(currentRequestId()).toBeUndefined();
