@@ -7,6 +7,7 @@ import { Observer } from "../../src/control/observer/observer.ts";
 import * as decide from "../../src/control/planner/decide/index.ts";
 import type { Decision } from "../../src/control/planner/plan.ts";
 import { plan } from "../../src/control/planner/reconcile/index.ts";
+import { volumeStatus } from "../../src/control/planner/status.ts";
 import { controlRecorder } from "../../src/control/recorder/recorder.ts";
 import { settingsDefault } from "../../src/control/service/settings.ts";
 import { startDemoLoad } from "../../src/demo/load.ts";
@@ -52,11 +53,21 @@ function controlPlane() {
     () => server.stop(),
     () => executor.stop(),
   );
+  /** Nothing is left to do, and every volume is well: no rebuild runs. */
   const settled = () =>
     until(
       "nothing being left to do",
-      () => ({ idle: executor.isIdle, works: plan(executor.state()).works }),
-      ({ idle, works }) => idle && works.length === 0,
+      () => {
+        const state = executor.state();
+        const volumes = [...state.stored.volumes.values()];
+        return {
+          idle: executor.isIdle,
+          works: plan(state).works,
+          statuses: volumes.map((volume) => volumeStatus(state, volume)),
+        };
+      },
+      ({ idle, works, statuses }) =>
+        idle && works.length === 0 && statuses.every((status) => status === "Online"),
     );
   return { store, executor, recorderUrl: server.url, settled };
 }
