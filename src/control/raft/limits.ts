@@ -36,6 +36,10 @@ export interface RaftLimits {
   readonly logGrowthWhileSending: number;
   /** Snapshots sent at the same time. */
   readonly snapshotsSentMax: number;
+  /** A snapshot that is under way for longer has failed. */
+  readonly snapshotTimeoutMs: number;
+  /** No further attempt for this long after one could not be made: the disk is full, mostly. */
+  readonly snapshotPauseMs: number;
   /** A member that said nothing for this many heartbeats does not count as there. */
   readonly silentHeartbeatsMax: number;
   /** How long a change of the members, or of the leader, may take. */
@@ -66,6 +70,8 @@ export const defaultRaftLimits: RaftLimits = {
   logLengthKept: 4 << 20,
   logGrowthWhileSending: 4,
   snapshotsSentMax: 2,
+  snapshotTimeoutMs: 300_000,
+  snapshotPauseMs: 5_000,
   silentHeartbeatsMax: 5,
   changeTimeoutMs: 10_000,
   promoteTimeoutMs: 60_000,

@@ -85,6 +85,13 @@ interface Applied {
   readonly isCommand: boolean;
 }
 
+/** A snapshot under way to a member. */
+interface Sending {
+  readonly deadlineMs: number;
+  /** Reports what became of it; only the first time counts. */
+  readonly end: (status: SnapshotStatus) => void;
+}
+
 type Life = "running" | "stopped" | "removed" | "failed";
 
 /** Messages that other members may send; everything else is the node's own. */
@@ -116,6 +123,8 @@ class Member implements RaftNode {
   readonly #reads: Reads;
   readonly #changes: Changes;
   readonly #stopTicks: () => void;
+  readonly #sending = new Set<Sending>();
+  #noSnapshotBeforeMs = Number.NEGATIVE_INFINITY;
   readonly #listeners = new Set<(term: number | null) => void>();
   #inbox: Incoming[] = [];
   /** When each other member last said something. */
@@ -342,6 +351,9 @@ class Member implements RaftNode {
       this.#reads.expire(nowMs);
       if (this.#reads.isUnanswered) this.#raw.readIndex(this.#reads.ask());
       this.#callOut();
+      for (const sending of [...this.#sending]) {
+        if (sending.deadlineMs <= nowMs) sending.end(SnapshotStatus.SnapshotFailure);
+      }
     });
     this.#turn();
   }
@@ -584,23 +596,39 @@ class Member implements RaftNode {
   }
 
   #snapshotForEngine(): [Snapshot, Error | null] {
-    const snapshot = this.#snapshots.describe();
-    const isBusy = this.#snapshots.sendingCount >= this.#limits.snapshotsSentMax;
-    return [snapshot, isBusy ? new ErrSnapshotTemporarilyUnavailable() : null];
+    const isBusy =
+      this.#snapshots.sendingCount >= this.#limits.snapshotsSentMax ||
+      this.#clock.nowMs() < this.#noSnapshotBeforeMs;
+    return [this.#snapshots.describe(), isBusy ? new ErrSnapshotTemporarilyUnavailable() : null];
   }
 
   #sendSnapshot(message: Message): void {
     const { to } = message;
-    const taken = this.#snapshots.take(message);
-    const report = (status: SnapshotStatus) => {
-      taken.release();
-      if (this.#life !== "running") return;
-      this.#guarded(() => this.#raw.reportSnapshot(to, status));
-      this.#turnSoon();
+    const nowMs = this.#clock.nowMs();
+    let taken: ReturnType<Snapshots["take"]>;
+    try {
+      taken = this.#snapshots.take(message);
+    } catch {
+      // There is no room for it, mostly. The follower stays behind, everything else goes on.
+      this.#noSnapshotBeforeMs = nowMs + this.#limits.snapshotPauseMs;
+      this.#raw.reportSnapshot(to, SnapshotStatus.SnapshotFailure);
+      return;
+    }
+    const sending: Sending = {
+      deadlineMs: nowMs + this.#limits.snapshotTimeoutMs,
+      end: (status) => {
+        if (!this.#sending.delete(sending)) return;
+        taken.release();
+        if (this.#life !== "running") return;
+        this.#guarded(() => this.#raw.reportSnapshot(to, status));
+        this.#turnSoon();
+      },
     };
-    this.#options.transport.sendSnapshot(to, encodeMessage(taken.message), taken.path).then(
-      () => report(SnapshotStatus.SnapshotFinish),
-      () => report(SnapshotStatus.SnapshotFailure),
+    this.#sending.add(sending);
+    const { transport } = this.#options;
+    transport.sendSnapshot(to, encodeMessage(taken.message), taken.path).then(
+      () => sending.end(SnapshotStatus.SnapshotFinish),
+      () => sending.end(SnapshotStatus.SnapshotFailure),
     );
   }
 

@@ -1,11 +1,14 @@
 /** One member on its own: what it refuses, how it ends, what it has when it is opened again. */
 import { Database } from "bun:sqlite";
 import { expect, test } from "bun:test";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { Message, MessageType } from "../../../../src/control/raft/engine.ts";
 import type { RaftLimits } from "../../../../src/control/raft/limits.ts";
-import type { RaftNode, StateMachine } from "../../../../src/control/raft/raft.ts";
+import type { RaftNode, RaftTransport, StateMachine } from "../../../../src/control/raft/raft.ts";
 import { openRaftNode } from "../../../../src/control/raft/raft-node.ts";
 import { recoverRaft } from "../../../../src/control/raft/recovery.ts";
+import { encodeMessage } from "../../../../src/control/raft/wire.ts";
 import { TrilithError } from "../../../../src/errors.ts";
 import { createKvTables, kvGet, kvMachine } from "../../../support/raft/kv-machine.ts";
 import { tempFolders } from "../../../support/temp-folder.ts";
@@ -36,6 +39,7 @@ function open(
     limits?: Partial<RaftLimits>;
     machine?: StateMachine;
     isJoining?: boolean;
+    sendSnapshot?: RaftTransport["sendSnapshot"];
   } = {},
 ): Opened {
   const path = options.path ?? join(folder(), "node.db");
@@ -47,7 +51,10 @@ function open(
     db,
     folder: `${path}.snapshots`,
     stateMachine: options.machine ?? kvMachine(),
-    transport: { send: () => {}, sendSnapshot: () => Promise.reject(new Error("nobody")) },
+    transport: {
+      send: () => {},
+      sendSnapshot: options.sendSnapshot ?? (() => Promise.reject(new Error("nobody"))),
+    },
     limits: { tickMs: 10, ...options.limits },
     onFailure: (error) => failures.push(error),
     ...(options.isJoining === true ? {} : { bootstrap: { context: "here" } }),
@@ -217,6 +224,54 @@ test("what is no message, or for somebody else, does no harm", async () => {
   expect(await codeOf(node.receiveSnapshot(new Uint8Array([1]), "/nonexistent"))).toBe(
     "InvalidArgument",
   );
+  await node.stop();
+  db.close();
+});
+
+/** What a member that lacks everything answers to an append. */
+function rejection(term: number, index: number): Uint8Array {
+  const type = MessageType.MsgAppResp;
+  return encodeMessage(new Message({ type, from: "n2", to: "n1", term, index, reject: true }));
+}
+
+/** A leader that is asked for everything by a member that was just added; returns its term. */
+async function askedForSnapshot(node: RaftNode): Promise<number> {
+  const term = await leading(node);
+  await node.addLearner("n2", "");
+  node.receive(rejection(term, node.status().appliedIndex - 1));
+  return term;
+}
+
+test("a snapshot that cannot be made leaves the others undisturbed", async () => {
+  const path = join(folder(), "node.db");
+  const { node, db, failures } = open({ path });
+  rmSync(`${path}.snapshots`, { recursive: true });
+  writeFileSync(`${path}.snapshots`, "no folder");
+  const term = await askedForSnapshot(node);
+  await node.propose(set("a", "1"), 5_000);
+  expect(failures).toEqual([]);
+  expect(node.status()).toMatchObject({ role: "leader", term });
+  await node.stop();
+  db.close();
+});
+
+test("a snapshot that is never answered is given up, and sent again", async () => {
+  const sent: string[] = [];
+  const sendSnapshot = (_: string, __: Uint8Array, file: string) => {
+    sent.push(file);
+    return new Promise<void>(() => {});
+  };
+  const path = join(folder(), "node.db");
+  const { node, db } = open({ path, limits: { snapshotTimeoutMs: 30 }, sendSnapshot });
+  const term = await askedForSnapshot(node);
+  while (sent.length < 2) {
+    // It is still there, and still lacks everything.
+    const type = MessageType.MsgHeartbeatResp;
+    node.receive(encodeMessage(new Message({ type, from: "n2", to: "n1", term })));
+    node.receive(rejection(term, node.status().appliedIndex));
+    await Bun.sleep(5);
+  }
+  expect(existsSync(sent[0]!)).toBe(false);
   await node.stop();
   db.close();
 });
