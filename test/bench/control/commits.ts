@@ -4,12 +4,12 @@
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import type { ClusterNode } from "../../support/cluster.ts";
+import type { Cluster, ClusterNode } from "../../support/cluster.ts";
 import type { Bench, Group } from "../bench.ts";
 import { type Aim, pairedRow, type RowFrame } from "../rows.ts";
 import { EtcdCluster } from "./etcd.ts";
 import { type HttpRates, httpLoad } from "./http-load.ts";
-import { CLIENTS, MEMBERS, VALUE_BYTES } from "./limits.ts";
+import { CLIENTS, COMMIT_WARMUP_SECONDS, MEMBERS, VALUE_BYTES } from "./limits.ts";
 import { withCluster } from "./nodes.ts";
 
 const VALUE = "v".repeat(VALUE_BYTES);
@@ -59,27 +59,40 @@ async function putRecord(leader: ClusterNode, n: number): Promise<void> {
   await response.arrayBuffer();
 }
 
-async function measure(
-  bench: Bench,
-  leader: ClusterNode,
+interface Measured {
+  readonly ours: HttpRates[];
+  readonly theirs: HttpRates[];
+}
+
+/** Keys that no other load uses. */
+let nextKey = 0;
+
+async function load(
+  side: keyof Measured,
+  cluster: Cluster,
   etcd: EtcdCluster,
   clients: number,
-): Promise<{ ours: HttpRates[]; theirs: HttpRates[] }> {
-  const { warmupSeconds, seconds, repetitions } = bench.options.pace;
-  let base = clients * 1_000_000_000;
-  const sides = {
-    ours: (n: number) => putRecord(leader, base + n),
-    theirs: (n: number) => etcd.put(`bench-${base + n}`, VALUE),
+  seconds: number,
+): Promise<HttpRates> {
+  const leader = await cluster.leader();
+  const put = (): Promise<void> => {
+    const key = nextKey++;
+    return side === "ours" ? putRecord(leader, key) : etcd.put(`bench-${key}`, VALUE);
   };
-  const rates: { ours: HttpRates[]; theirs: HttpRates[] } = { ours: [], theirs: [] };
-  for (let round = 0; round <= repetitions; round++) {
+  return httpLoad(clients, seconds, put);
+}
+
+async function measure(
+  bench: Bench,
+  cluster: Cluster,
+  etcd: EtcdCluster,
+  clients: number,
+): Promise<Measured> {
+  const { seconds, repetitions } = bench.options.pace;
+  const rates: Measured = { ours: [], theirs: [] };
+  for (let round = 0; round < repetitions; round++) {
     const order = round % 2 === 0 ? (["ours", "theirs"] as const) : (["theirs", "ours"] as const);
-    for (const side of order) {
-      base += 10_000_000;
-      const measured = await httpLoad(clients, round === 0 ? warmupSeconds : seconds, sides[side]);
-      // The first round warms up.
-      if (round > 0) rates[side].push(measured);
-    }
+    for (const side of order) rates[side].push(await load(side, cluster, etcd, clients, seconds));
   }
   return rates;
 }
@@ -90,11 +103,13 @@ async function run(bench: Bench): Promise<void> {
     await withCluster(bench, async (cluster) => {
       const etcd = await EtcdCluster.start(folder, bench.folder);
       try {
-        const leader = await cluster.leader();
+        for (const side of ["ours", "theirs"] as const) {
+          await load(side, cluster, etcd, CLIENTS, COMMIT_WARMUP_SECONDS);
+        }
         for (const clients of [1, CLIENTS]) {
           const rows = shown.filter((row) => row.clients === clients && bench.wants(row.name));
           if (rows.length === 0) continue;
-          const { ours, theirs } = await measure(bench, leader, etcd, clients);
+          const { ours, theirs } = await measure(bench, cluster, etcd, clients);
           for (const { name, unit, of, aim } of rows) {
             const frame: RowFrame = { case: name, unit, aim };
             bench.add(pairedRow(frame, "etcd", ours.map(of), theirs.map(of)));

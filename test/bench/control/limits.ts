@@ -24,6 +24,8 @@ export const SETTLE_MS = 3_000;
 /** Members of the clusters that commit, and clients that ask at a time where many do. */
 export const MEMBERS = 3;
 export const CLIENTS = 32;
+/** How long both sides are used before anything counts: compiled code comes with use. */
+export const COMMIT_WARMUP_SECONDS = 8;
 /** Bytes of the value in one commit. */
 export const VALUE_BYTES = 128;
 
