@@ -7,20 +7,18 @@ import { type Context, Hono } from "hono";
 import type { ClusterState } from "../control/cluster-state.ts";
 import type { Control, RequestContext } from "../control/control.ts";
 import { TrilithError } from "../errors.ts";
-import type { Log } from "../ops/log.ts";
 import { acceptedRequestId, REQUEST_ID_HEADER, withRequestId } from "../ops/request-id.ts";
 import { type Admission, admitsAll, assertAdmitted, type TokenVerifier } from "./admission.ts";
 import { openApiDocument } from "./document.ts";
 import { HttpError, shownError } from "./errors.ts";
 import { explorerHeaders, explorerPage } from "./explorer.ts";
+import { type Forwarding, leadersAnswer, leadershipOf } from "./forwarding.ts";
 import { IDEMPOTENCY_KEY_CHARS_MAX, TARGET_CHARS_MAX } from "./limits.ts";
 import { type AnyOperation, isMutation, JsonText, type Scope } from "./operation.ts";
 import { operations } from "./operations/index.ts";
 import { checkedRequest, pathPattern } from "./request.ts";
 
 const PREFIX = "/v0";
-/** Set on what was handed on once: it is not handed on again. */
-export const FORWARDED_HEADER = "Trilith-Forwarded";
 export const STALE_HEADER = "Trilith-Stale";
 export const IGNORED_HEADER = "Trilith-Ignored-Fields";
 
@@ -34,12 +32,7 @@ export interface Answered {
   readonly requestId: string;
 }
 
-export interface ApiOptions {
-  readonly log: Log;
-  /** Where the leader is: this node, another one, or nowhere. Default: here. */
-  readonly leadership?: () => "here" | "elsewhere" | "none";
-  /** Has the leader answer. Null, or a rejection: it cannot be reached. */
-  readonly forward?: (request: Request) => Promise<Response> | null;
+export interface ApiOptions extends Forwarding {
   /** What is known of the cluster here, for reads without a leader. Default: the control's. */
   readonly localState?: () => ClusterState;
   readonly verifyToken?: TokenVerifier;
@@ -91,102 +84,83 @@ function contextOf(c: Ctx, operation: AnyOperation): RequestContext {
   return { requestId, signal, idempotencyKey: key };
 }
 
-function noLeader(): TrilithError {
-  return new TrilithError(
-    "Unavailable",
-    "the cluster has no leader that can be reached from here",
-    "see `trilith cluster status`: a majority of the members has to be up and connected",
-  );
+/** The rows of the table, as requests are matched with them. */
+const table = [...operations]
+  .sort(bySpecificity)
+  .map((operation) => ({ operation, pattern: pathPattern(operation.path) }));
+
+/** Gives every request its id, and tells log and metrics how it ended. */
+async function observed(options: ApiOptions, c: Ctx, next: () => Promise<void>): Promise<void> {
+  const startMs = performance.now();
+  const requestId = acceptedRequestId(c.req.header(REQUEST_ID_HEADER)) ?? randomUUID();
+  c.set("requestId", requestId);
+  c.set("operation", "");
+  await withRequestId(requestId, next);
+  c.res.headers.set(REQUEST_ID_HEADER, requestId);
+  c.res.headers.set("X-Content-Type-Options", "nosniff");
+  const durationMs = performance.now() - startMs;
+  const { method } = c.req;
+  const { status } = c.res;
+  options.answered?.({ operation: c.get("operation"), method, status, durationMs, requestId });
+  const level = method === "GET" || method === "HEAD" ? "debug" : "info";
+  const ms = Number(durationMs.toFixed(1));
+  options.log(level, "request", { requestId, method, path: c.req.path, status, ms });
 }
 
-/** Builds the app. */
-export function createApi(control: Control, options: ApiOptions): Api {
-  const { log } = options;
-  const leadership = options.leadership ?? (() => "here" as const);
+/** The error for a path that there is not, or that does not know the method (sets `Allow` then). */
+function notThere(c: Ctx): TrilithError {
+  const path = new URL(c.req.url).pathname;
+  const inner = path.startsWith(PREFIX) ? path.slice(PREFIX.length) : "";
+  const allowed = table
+    .filter(({ pattern }) => pattern.test(inner))
+    .map(({ operation }) => operation.method.toUpperCase());
+  const remedy = "see / or /openapi.json for what there is";
+  if (allowed.length === 0) {
+    return new TrilithError("NotFound", `there is no ${c.req.method} ${path}`, remedy);
+  }
+  c.header("Allow", [...new Set(allowed)].join(", "));
+  return new HttpError(405, `${path} does not know ${c.req.method}`, remedy);
+}
+
+/** What an operation may use. A state without a leader is what is known here, and said to be. */
+function scopeOf(control: Control, options: ApiOptions, c: Ctx, operation: AnyOperation): Scope {
   const localState = options.localState ?? (() => control.localState());
+  const isStale = operation.served === "leader" && leadershipOf(options) !== "here";
+  const stale = (): ClusterState => {
+    c.header(STALE_HEADER, "true");
+    return localState();
+  };
+  const latest = async (): Promise<ClusterState> => {
+    try {
+      return await control.state();
+    } catch (error) {
+      // Leadership was lost meanwhile. A change that was made is there all the same.
+      const isLost = error instanceof TrilithError && error.code === "Unavailable";
+      if (!isLost) throw error;
+      return stale();
+    }
+  };
+  return {
+    control,
+    context: contextOf(c, operation),
+    state: isStale ? async () => stale() : latest,
+    request: c.req.raw,
+  };
+}
+
+function shown(c: Ctx, operation: AnyOperation, result: unknown): Response {
+  if (result instanceof Response) return result;
+  if (operation.result === undefined) return c.body(null, 204);
+  if (result instanceof JsonText) {
+    return c.body(result.text, operation.status as 200, { "content-type": "application/json" });
+  }
+  return c.json(result as object, operation.status as 200);
+}
+
+/** Adds what stands beside the operations. */
+function addPages(app: Api, control: Control, options: ApiOptions): void {
   const unready =
     options.unready ?? (() => (control.raft().leader === null ? ["there is no leader"] : []));
-
-  const failure = (c: Ctx, error: unknown): Response => {
-    const requestId = c.get("requestId");
-    const [body, status] = shownError(error, requestId);
-    if (body.kind === "Internal") {
-      log("error", "request failed", { requestId, path: c.req.path, error });
-    }
-    if (status === 401) c.header("WWW-Authenticate", "Bearer");
-    return c.json(body, status as 400);
-  };
-
-  /** The leader's answer; null when this node is to answer. */
-  const leadersAnswer = async (c: Ctx, operation: AnyOperation): Promise<Response | null> => {
-    if (operation.served === "here" || leadership() === "here") return null;
-    const wasForwarded = c.req.header(FORWARDED_HEADER) !== undefined;
-    if (leadership() === "elsewhere" && !wasForwarded && options.forward !== undefined) {
-      const headers = new Headers(c.req.raw.headers);
-      headers.set(FORWARDED_HEADER, "1");
-      headers.set(REQUEST_ID_HEADER, c.get("requestId"));
-      // The token was checked here; the leader trusts its peers, and needs no secret.
-      headers.delete("authorization");
-      headers.delete("origin");
-      try {
-        const answer = await options.forward(new Request(c.req.raw, { headers }));
-        if (answer !== null) return new Response(answer.body, answer);
-      } catch (error) {
-        log("warn", "leader not reached", { requestId: c.get("requestId"), error });
-        // It may have begun: only whoever asked knows whether to ask again.
-        if (isMutation(operation)) throw noLeader();
-      }
-    }
-    if (isMutation(operation)) throw noLeader();
-    return null;
-  };
-
-  const scopeOf = (c: Ctx, operation: AnyOperation): Scope => {
-    const stale = operation.served === "leader" && leadership() !== "here";
-    if (stale) c.header(STALE_HEADER, "true");
-    return {
-      control,
-      context: contextOf(c, operation),
-      state: stale ? async () => localState() : () => control.state(),
-      request: c.req.raw,
-    };
-  };
-
-  const serve = async (c: Ctx, operation: AnyOperation, pattern: RegExp): Promise<Response> => {
-    c.set("operation", operation.id);
-    const path = new URL(c.req.url).pathname.slice(PREFIX.length);
-    const forwarded = await leadersAnswer(c, operation);
-    if (forwarded !== null) return forwarded;
-    const scope = scopeOf(c, operation);
-    const { ignored, ...request } = await checkedRequest(operation, pattern, path, c.req.raw);
-    if (ignored.length > 0) c.header(IGNORED_HEADER, ignored.map(encodeURIComponent).join(", "));
-    const result = await operation.handle(request, scope);
-    if (result instanceof Response) return result;
-    if (operation.result === undefined) return c.body(null, 204);
-    if (result instanceof JsonText) {
-      return c.body(result.text, operation.status as 200, { "content-type": "application/json" });
-    }
-    return c.json(result as object, operation.status as 200);
-  };
-
-  const app: Api = new Hono<Env>();
-  app.use(async (c, next) => {
-    const startMs = performance.now();
-    const requestId = acceptedRequestId(c.req.header(REQUEST_ID_HEADER)) ?? randomUUID();
-    c.set("requestId", requestId);
-    c.set("operation", "");
-    await withRequestId(requestId, next);
-    c.res.headers.set(REQUEST_ID_HEADER, requestId);
-    c.res.headers.set("X-Content-Type-Options", "nosniff");
-    const durationMs = performance.now() - startMs;
-    const { method } = c.req;
-    const { status } = c.res;
-    const operation = c.get("operation");
-    options.answered?.({ operation, method, status, durationMs, requestId });
-    const level = method === "GET" || method === "HEAD" ? "debug" : "info";
-    const ms = Number(durationMs.toFixed(1));
-    log(level, "request", { requestId, method, path: c.req.path, status, ms });
-  });
   // Without a token: it is the same everywhere, and where one is needed the page asks for it.
   app.get("/", (c) => c.html(explorerPage(), 200, explorerHeaders));
   app.get("/livez", (c) => c.json({ status: "ok", reasons: [] }));
@@ -203,28 +177,37 @@ export function createApi(control: Control, options: ApiOptions): Api {
   app.get("/openapi.json", (c) => c.json(openApiDocument()));
   app.get(`${PREFIX}/api/spec`, (c) => c.json(openApiDocument()));
   app.get(`${PREFIX}/swagger-ui`, (c) => c.redirect("/"));
-  const table = [...operations]
-    .sort(bySpecificity)
-    .map((operation) => ({ operation, pattern: pathPattern(operation.path) }));
+}
+
+/** Builds the app. */
+export function createApi(control: Control, options: ApiOptions): Api {
+  const { log } = options;
+  const failure = (c: Ctx, error: unknown): Response => {
+    const requestId = c.get("requestId");
+    const [body, status] = shownError(error, requestId);
+    if (body.kind === "Internal") {
+      log("error", "request failed", { requestId, path: c.req.path, error });
+    }
+    if (status === 401) c.header("WWW-Authenticate", "Bearer");
+    return c.json(body, status as 400);
+  };
+  const serve = async (c: Ctx, operation: AnyOperation, pattern: RegExp): Promise<Response> => {
+    c.set("operation", operation.id);
+    const path = new URL(c.req.url).pathname.slice(PREFIX.length);
+    const forwarded = await leadersAnswer(options, c.req.raw, operation, c.get("requestId"));
+    if (forwarded !== null) return forwarded;
+    const scope = scopeOf(control, options, c, operation);
+    const { ignored, ...request } = await checkedRequest(operation, pattern, path, c.req.raw);
+    if (ignored.length > 0) c.header(IGNORED_HEADER, ignored.map(encodeURIComponent).join(", "));
+    return shown(c, operation, await operation.handle(request, scope));
+  };
+  const app: Api = new Hono<Env>();
+  app.use((c, next) => observed(options, c, next));
+  addPages(app, control, options);
   for (const { operation, pattern } of table) {
     app.on(operation.method, honoPath(operation.path), (c) => serve(c, operation, pattern));
   }
-  app.notFound((c) => {
-    const path = new URL(c.req.url).pathname;
-    const inner = path.startsWith(PREFIX) ? path.slice(PREFIX.length) : "";
-    const allowed = table
-      .filter(({ pattern }) => pattern.test(inner))
-      .map(({ operation }) => operation.method.toUpperCase());
-    const remedy = "see / or /openapi.json for what there is";
-    if (allowed.length === 0) {
-      return failure(
-        c,
-        new TrilithError("NotFound", `there is no ${c.req.method} ${path}`, remedy),
-      );
-    }
-    c.header("Allow", [...new Set(allowed)].join(", "));
-    return failure(c, new HttpError(405, `${path} does not know ${c.req.method}`, remedy));
-  });
+  app.notFound((c) => failure(c, notThere(c)));
   app.onError((error, c) => failure(c, error));
   return app;
 }

@@ -287,6 +287,16 @@ describe("a node that does not lead", () => {
     }
   });
 
+  test("that has just lost the lead answers reads from what it has, and says so", async () => {
+    const state = cluster.state();
+    Object.assign(control, {
+      state: () => Promise.reject(new TrilithError("Unavailable", "lost")),
+      localState: () => state,
+    });
+    const read = await askApi(apiWith())("GET", `/volumes/${ids.plain}`);
+    expect([read.status, read.headers.get("trilith-stale")]).toEqual([200, "true"]);
+  });
+
   test("without a leader serves reads of its own state, and a status without a plan", async () => {
     const state = cluster.state();
     Object.assign(control, {
