@@ -16,13 +16,12 @@ import {
   ConfState,
   Entry,
   EntryType,
-  ErrSnapshotTemporarilyUnavailable,
   Message,
   MessageType,
   type RawNode,
   type Ready,
   type Snapshot,
-  SnapshotStatus,
+  type SnapshotStatus,
   StateType,
   startEngine,
 } from "./engine.ts";
@@ -32,6 +31,7 @@ import { notApplied, type Outcome, Proposals } from "./proposals.ts";
 import type { RaftNode, RaftTransport, StateMachine } from "./raft.ts";
 import { Reads } from "./reads.ts";
 import { withSnapshotFile } from "./snapshot-file.ts";
+import { SnapshotSender } from "./snapshot-sender.ts";
 import { membersOf, Snapshots } from "./snapshots.ts";
 import { decodeMessage, encodeMessage, encodeRemovedNotice, REMOVED_NOTICE } from "./wire.ts";
 
@@ -85,13 +85,6 @@ interface Applied {
   readonly isCommand: boolean;
 }
 
-/** A snapshot under way to a member. */
-interface Sending {
-  readonly deadlineMs: number;
-  /** Reports what became of it; only the first time counts. */
-  readonly end: (status: SnapshotStatus) => void;
-}
-
 type Life = "running" | "stopped" | "removed" | "failed";
 
 /** Messages that other members may send; everything else is the node's own. */
@@ -123,8 +116,7 @@ class Member implements RaftNode {
   readonly #reads: Reads;
   readonly #changes: Changes;
   readonly #stopTicks: () => void;
-  readonly #sending = new Set<Sending>();
-  #noSnapshotBeforeMs = Number.NEGATIVE_INFINITY;
+  readonly #sender: SnapshotSender;
   readonly #listeners = new Set<(term: number | null) => void>();
   #inbox: Incoming[] = [];
   /** When each other member last said something. */
@@ -149,7 +141,14 @@ class Member implements RaftNode {
     if (options.bootstrap !== undefined && this.#log.isBlank)
       this.#begin(options.bootstrap.context);
     this.#snapshots = new Snapshots(options.db, this.#log, options.folder);
-    this.#log.snapshotSource = () => this.#snapshotForEngine();
+    this.#sender = new SnapshotSender({
+      snapshots: this.#snapshots,
+      transport: options.transport,
+      limits: this.#limits,
+      nowMs: () => this.#clock.nowMs(),
+      report: (to, status) => this.#reportSnapshot(to, status),
+    });
+    this.#log.snapshotSource = () => this.#sender.describe();
     this.#raw = startEngine({
       ...this.#limits,
       raftId: options.raftId,
@@ -351,9 +350,7 @@ class Member implements RaftNode {
       this.#reads.expire(nowMs);
       if (this.#reads.isUnanswered) this.#raw.readIndex(this.#reads.ask());
       this.#callOut();
-      for (const sending of [...this.#sending]) {
-        if (sending.deadlineMs <= nowMs) sending.end(SnapshotStatus.SnapshotFailure);
-      }
+      this.#sender.expire(nowMs);
     });
     this.#turn();
   }
@@ -591,45 +588,14 @@ class Member implements RaftNode {
   // ------------------------------------------------------------------- messages and snapshots
 
   #send(message: Message): void {
-    if (message.type === MessageType.MsgSnap) this.#sendSnapshot(message);
+    if (message.type === MessageType.MsgSnap) this.#sender.send(message);
     else this.#options.transport.send(message.to, encodeMessage(message));
   }
 
-  #snapshotForEngine(): [Snapshot, Error | null] {
-    const isBusy =
-      this.#snapshots.sendingCount >= this.#limits.snapshotsSentMax ||
-      this.#clock.nowMs() < this.#noSnapshotBeforeMs;
-    return [this.#snapshots.describe(), isBusy ? new ErrSnapshotTemporarilyUnavailable() : null];
-  }
-
-  #sendSnapshot(message: Message): void {
-    const { to } = message;
-    const nowMs = this.#clock.nowMs();
-    let taken: ReturnType<Snapshots["take"]>;
-    try {
-      taken = this.#snapshots.take(message);
-    } catch {
-      // There is no room for it, mostly. The follower stays behind, everything else goes on.
-      this.#noSnapshotBeforeMs = nowMs + this.#limits.snapshotPauseMs;
-      this.#raw.reportSnapshot(to, SnapshotStatus.SnapshotFailure);
-      return;
-    }
-    const sending: Sending = {
-      deadlineMs: nowMs + this.#limits.snapshotTimeoutMs,
-      end: (status) => {
-        if (!this.#sending.delete(sending)) return;
-        taken.release();
-        if (this.#life !== "running") return;
-        this.#guarded(() => this.#raw.reportSnapshot(to, status));
-        this.#turnSoon();
-      },
-    };
-    this.#sending.add(sending);
-    const { transport } = this.#options;
-    transport.sendSnapshot(to, encodeMessage(taken.message), taken.path).then(
-      () => sending.end(SnapshotStatus.SnapshotFinish),
-      () => sending.end(SnapshotStatus.SnapshotFailure),
-    );
+  #reportSnapshot(to: string, status: SnapshotStatus): void {
+    if (this.#life !== "running") return;
+    this.#guarded(() => this.#raw.reportSnapshot(to, status));
+    this.#turnSoon();
   }
 
   /** Shortens the log when it is long; not what a snapshot that is under way goes on from. */
