@@ -60,6 +60,8 @@ export interface RaftNodeOptions {
    * is stored is whole. Without it the error is thrown where nobody catches it, which ends the process.
    */
   readonly onFailure?: (error: unknown) => void;
+  /** Told of what failed and is tried again: worth a line in the log. */
+  readonly onProblem?: (what: string, error: unknown) => void;
 }
 
 /**
@@ -147,6 +149,7 @@ class Member implements RaftNode {
       limits: this.#limits,
       nowMs: () => this.#clock.nowMs(),
       report: (to, status) => this.#reportSnapshot(to, status),
+      onProblem: (what, error) => options.onProblem?.(what, error),
     });
     this.#log.snapshotSource = () => this.#sender.describe();
     this.#raw = startEngine({

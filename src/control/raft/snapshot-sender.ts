@@ -20,6 +20,8 @@ export interface SnapshotSenderOptions {
   readonly nowMs: () => number;
   /** Tells the core. */
   readonly report: (to: string, status: SnapshotStatus) => void;
+  /** Told of what failed; it is tried again. */
+  readonly onProblem: (what: string, error: unknown) => void;
 }
 
 /** A snapshot under way. */
@@ -47,15 +49,16 @@ export class SnapshotSender {
 
   /** Makes the file for a message of the core and sends both. */
   send(message: Message): void {
-    const { snapshots, transport, limits, report } = this.#options;
+    const { snapshots, transport, limits, report, onProblem } = this.#options;
     const { to } = message;
     const nowMs = this.#options.nowMs();
     let taken: ReturnType<Snapshots["take"]>;
     try {
       taken = snapshots.take(message);
-    } catch {
+    } catch (error) {
       // There is no room for it, mostly. The follower stays behind, everything else goes on.
       this.#notBeforeMs = nowMs + limits.snapshotPauseMs;
+      onProblem(`a snapshot for raft member ${to} could not be made`, error);
       report(to, SnapshotStatus.SnapshotFailure);
       return;
     }
@@ -70,7 +73,10 @@ export class SnapshotSender {
     this.#sending.add(sending);
     transport.sendSnapshot(to, encodeMessage(taken.message), taken.path).then(
       () => sending.end(SnapshotStatus.SnapshotFinish),
-      () => sending.end(SnapshotStatus.SnapshotFailure),
+      (error: unknown) => {
+        onProblem(`raft member ${to} did not get its snapshot`, error);
+        sending.end(SnapshotStatus.SnapshotFailure);
+      },
     );
   }
 

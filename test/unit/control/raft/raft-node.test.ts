@@ -20,6 +20,7 @@ interface Opened {
   readonly db: Database;
   readonly path: string;
   readonly failures: unknown[];
+  readonly problems: string[];
   readonly commits: () => number;
 }
 
@@ -46,6 +47,7 @@ function open(
   const db = new CountingDatabase(path);
   createKvTables(db);
   const failures: unknown[] = [];
+  const problems: string[] = [];
   const node = openRaftNode({
     raftId: options.raftId ?? "n1",
     db,
@@ -57,9 +59,10 @@ function open(
     },
     limits: { tickMs: 10, ...options.limits },
     onFailure: (error) => failures.push(error),
+    onProblem: (what) => problems.push(what),
     ...(options.isJoining === true ? {} : { bootstrap: { context: "here" } }),
   });
-  return { node, db, path, failures, commits: () => db.commits };
+  return { node, db, path, failures, problems, commits: () => db.commits };
 }
 
 function set(key: string, value: string): string {
@@ -244,12 +247,13 @@ async function askedForSnapshot(node: RaftNode): Promise<number> {
 
 test("a snapshot that cannot be made leaves the others undisturbed", async () => {
   const path = join(folder(), "node.db");
-  const { node, db, failures } = open({ path });
+  const { node, db, failures, problems } = open({ path });
   rmSync(`${path}.snapshots`, { recursive: true });
   writeFileSync(`${path}.snapshots`, "no folder");
   const term = await askedForSnapshot(node);
   await node.propose(set("a", "1"), 5_000);
   expect(failures).toEqual([]);
+  expect(problems).toEqual(["a snapshot for raft member n2 could not be made"]);
   expect(node.status()).toMatchObject({ role: "leader", term });
   await node.stop();
   db.close();
