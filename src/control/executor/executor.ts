@@ -266,6 +266,8 @@ export class Executor implements Execution {
     this.#options.instruments?.planned(this.#fullPlanned - now, made);
     this.#fullDueMs = made.wakeAtMs;
     for (const { subject } of made.works) this.#queue.add(subject);
+    // What has failed and has nothing to do any more is forgotten: others judge by it.
+    for (const subject of this.#memory.failures.keys()) this.#queue.add(subject);
   }
 
   /** Plans one subject and begins its work. "later": it cannot be worked on yet. */

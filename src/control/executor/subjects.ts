@@ -86,11 +86,10 @@ export function affectedByNode(
     const volume = view.nexuses.get(uuid)?.volumeUuid;
     if (volume != null) subjects.add(`volume/${volume}`);
   }
-  for (const uuid of change.snapshots) {
-    for (const snapshot of view.snapshots.values()) {
-      if (snapshot.replicas.some((replica) => replica.uuid === uuid)) {
-        subjects.add(`snapshot/${snapshot.uuid}`);
-      }
+  if (change.snapshots.length > 0) {
+    const changed = new Set(change.snapshots);
+    for (const { uuid, replicas } of view.snapshots.values()) {
+      if (replicas.some((replica) => changed.has(replica.uuid))) subjects.add(`snapshot/${uuid}`);
     }
   }
   return { subjects, all: change.isWhole };

@@ -148,9 +148,11 @@ async function comeToRest(model: Model): Promise<void> {
     for (let i = 0; i < 5; i++) await model.write();
     model.nowMs += round > 50 ? 60_000 : 1_000;
   }
-  const { works } = plan(model.state());
+  const { works, wakeAtMs } = plan(model.state());
   const nexuses = model.nexuses().map(({ nexus }) => nexus);
-  model.fail(`no rest: ${JSON.stringify(works.slice(0, 3))} with ${JSON.stringify(nexuses)}`);
+  model.fail(
+    `no rest until ${wakeAtMs} (${model.nowMs}): ${JSON.stringify(works.slice(0, 3))} with ${JSON.stringify(nexuses)}`,
+  );
 }
 
 /** What the engines have is what the store wants. */

@@ -766,11 +766,16 @@ export class FakeEngine {
     this.#network.acknowledged(nexus, write);
   }
 
-  /** What a nexus does by itself: losses that could not be recorded are tried again. */
+  /** What a nexus does by itself: lost connections are noticed, their losses recorded, again and again. */
   async settle(nexus: FakeNexus): Promise<void> {
     if (nexus.isSuperseded) return;
     this.#revive(nexus);
-    await this.#lose(nexus, [], "io-failure");
+    const lost = nexus.children.filter(
+      (child) =>
+        (child.phase === "in-sync" || child.phase === "rebuilding") &&
+        this.#connected(child) === null,
+    );
+    await this.#lose(nexus, lost, "io-failure");
   }
 
   /** Without a child left it waits for one of the last to come back. */
