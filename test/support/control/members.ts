@@ -113,6 +113,8 @@ export class Members {
       await raft.addLearner(raftId, `node-${raftId}`);
       await raft.promote(raftId);
     }
+    // Before, losing the leader could leave members who do not know yet that they are three.
+    await this.settled();
   }
 
   /** The member that leads and may decide. */
