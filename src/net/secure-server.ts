@@ -156,7 +156,25 @@ export async function serveSecure(options: SecureServerOptions): Promise<SecureS
   });
   const peers = new Map<TLSSocket, PeerCertificate | null>();
   let strangers = 0;
+  let isStopping = false;
+  // Connections as they come in, before they have shown anything.
+  const connections = new Set<Socket>();
+  server.on("connection", (socket: Socket) => {
+    connections.add(socket);
+    const timer = setTimeout(() => {
+      if (!peers.has(socket as TLSSocket)) socket.destroy();
+    }, STRANGER_LIFE_MS);
+    socket.on("close", () => {
+      clearTimeout(timer);
+      connections.delete(socket);
+    });
+  });
   server.on("secureConnection", (socket: TLSSocket) => {
+    // It was accepted before the port was closed, and would keep the process from ending.
+    if (isStopping) {
+      socket.destroy();
+      return;
+    }
     const peer = peerOf(socket);
     peers.set(socket, peer);
     socket.setNoDelay(true);
@@ -248,8 +266,10 @@ export async function serveSecure(options: SecureServerOptions): Promise<SecureS
     disconnect,
     stop: () =>
       new Promise((resolve) => {
+        isStopping = true;
         // First: closing alone would let streams that are cut off look complete.
         disconnect(() => true);
+        for (const socket of [...connections]) socket.destroy();
         server.close(() => resolve());
       }),
   };

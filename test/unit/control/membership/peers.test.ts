@@ -465,6 +465,26 @@ describe("forwarded requests", () => {
   });
 });
 
+test("a server stops though connections are half made and peers keep coming back", async () => {
+  const { directory, server } = await pair();
+  const own = await credentialsFor(cluster, "n2", "2");
+  // Never says a word.
+  const silent = await Bun.connect({
+    hostname: "127.0.0.1",
+    port: server.port,
+    socket: { data() {}, error() {} },
+  });
+  const transport = peers.transport({ directory, credentials: () => own });
+  await transport.forward("1", new Request("https://x/"));
+  const beat = setInterval(() => transport.send("1", new Uint8Array(1)), 1);
+  await until("it is connected", () => transport.status()[0]?.isConnected === true);
+  await server.stop();
+  clearInterval(beat);
+  const answer = await transport.forward("1", new Request("https://x/")).catch((error) => error);
+  expect(answer).toMatchObject({ code: "Unavailable" });
+  silent.end();
+});
+
 test("certificates are renewed while messages and an event stream go on", async () => {
   const base = folder();
   const DAY_MS = 24 * 3600_000;
