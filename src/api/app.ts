@@ -75,10 +75,11 @@ function contextOf(c: Ctx, operation: AnyOperation): RequestContext {
   const signal = c.req.raw.signal;
   const key = isMutation(operation) ? c.req.header("idempotency-key") : undefined;
   if (key === undefined) return { requestId, signal };
-  if (!/^[\x20-\x7e]+$/.test(key) || key.length > IDEMPOTENCY_KEY_CHARS_MAX) {
+  if (!/^[\x21-\x7e]+$/.test(key) || key.length > IDEMPOTENCY_KEY_CHARS_MAX) {
     throw new TrilithError(
       "InvalidArgument",
-      "Idempotency-Key is not of 1 to 255 printable characters",
+      "Idempotency-Key is not of 1 to 255 printable characters without spaces",
+      "a UUID is a good one",
     );
   }
   return { requestId, signal, idempotencyKey: key };

@@ -85,7 +85,7 @@ const headerParameters = {
     description:
       "Names the request: repeated with the same key within a day it is carried out once, and ids " +
       "that are generated are the same.",
-    schema: { type: "string", minLength: 1, maxLength: 255 },
+    schema: { type: "string", minLength: 1, maxLength: 255, pattern: "^[\\x21-\\x7e]+$" },
   },
   RequestId: {
     in: "header",
