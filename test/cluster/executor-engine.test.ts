@@ -369,3 +369,67 @@ test("a volume is created, published, served again after a crash, unpublished an
   expect(await engine.rpc.listPools({})).toEqual([]);
   expect(executor.lastFailure(`volume/${volume}`)).toBeNull();
 });
+
+test("replicas and a nexus made by hand are as recorded, also after a crash", async () => {
+  const { store, executor, recorderUrl, settled } = controlPlane();
+  const engine = new EngineProcess({ options: engineOptions(recorderUrl) });
+  await engine.start();
+  const node = engine.address;
+  const engineEndpoint = new URL(engine.rpcUrl).host;
+  store.seed({ table: "nodes", put: nodeRecord(node, { engineEndpoint }) });
+  const uuids = Array.from({ length: decide.decisionUuids }, () => randomUUID());
+  const apply = (make: (state: ClusterState) => Decision) => {
+    store.seed(...make(executor.state()).changes);
+  };
+  const online = () => executor.state().observed.get(node)?.status;
+  await until("the node", online, (status) => status === "Online");
+  const disks = [engine.disk()];
+  const pool = {
+    nodeId: node,
+    poolId: "pool",
+    disks,
+    labels: {},
+    force: false,
+    clusterSizeBytes: MIB,
+  };
+  apply((state) => decide.createPool(state, pool, uuids));
+  await settled();
+  const [a, b, nexus] = [randomUUID(), randomUUID(), randomUUID()];
+  for (const uuid of [a, b]) {
+    const replica = { poolId: "pool", uuid, sizeBytes: 32 * MIB, thin: true };
+    apply((state) => decide.createReplica(state, { ...replica, share: false, allowedHosts: [] }));
+  }
+  await settled();
+  const children = [`bdev:///${a}`];
+  apply((state) =>
+    decide.createNexus(state, { uuid: nexus, nodeId: node, sizeBytes: 32 * MIB, children }),
+  );
+  await settled();
+  apply((state) => decide.shareNexus(state, nexus, node));
+  apply((state) => decide.addNexusChild(state, nexus, node, `bdev:///${b}`));
+  const seen = () => engine.rpc.getNexus({ uuid: nexus });
+  await until(
+    "both children",
+    seen,
+    ({ state, children }) => state === "online" && children.length === 2,
+  );
+  await settled();
+  expect((await seen()).deviceUri).toContain(nexus);
+
+  await engine.kill();
+  await engine.start();
+  const all = () => engine.rpc.listNexuses({});
+  await until("the next epoch", all, ([again]) => again?.epoch === 2 && again.state === "online");
+  await settled();
+  expect((await seen()).children).toHaveLength(2);
+  apply((state) => decide.destroyNexus(state, nexus, node));
+  await until(
+    "its end",
+    () => store.view().nexuses.size,
+    (size) => size === 0,
+  );
+  expect([...store.view().settings.keys()]).toEqual([]);
+  for (const uuid of [a, b]) apply((state) => decide.destroyReplica(state, uuid, null));
+  await settled();
+  expect(await engine.rpc.listReplicas({})).toEqual([]);
+});
