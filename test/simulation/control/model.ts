@@ -46,6 +46,8 @@ export class Model {
   readonly random: Random;
   readonly trace: string[] = [];
   trouble: number;
+  /** Nodes that are at work, and whose engines nobody can ask. */
+  readonly unreachable = new Set<string>();
   nowMs = START_MS;
   isRecorderUp = true;
   readonly #settings: ClusterSettings;
@@ -150,7 +152,7 @@ export class Model {
 
   async #call(node: string, method: string, run: () => Promise<unknown>): Promise<unknown> {
     const { random } = this;
-    if (random.chance(this.trouble)) {
+    if (this.unreachable.has(node) || random.chance(this.trouble)) {
       this.log(`  ${node} ${method}: refused`);
       throw new TrilithError("Unavailable", `${node}: no connection`);
     }
@@ -184,7 +186,7 @@ export class Model {
   observe(id: string): void {
     const engine = this.engines.get(id)!;
     const before = this.#observed.get(id)!;
-    if (!engine.isUp) {
+    if (!engine.isUp || this.unreachable.has(id)) {
       if (before.status !== "Offline") {
         this.#observed.set(id, { ...before, status: "Offline", offlineSinceMs: this.nowMs });
       }

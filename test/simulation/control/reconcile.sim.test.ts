@@ -107,6 +107,16 @@ async function act(model: Model): Promise<void> {
     if (engine.isUp) engine.restart();
     engine.isUp = !engine.isUp;
     model.log(`${node} is ${engine.isUp ? "up" : "down"}`);
+  } else if (roll < 972) {
+    // Out of reach, and at work all the same: with its replicas, or without.
+    if (model.unreachable.delete(node)) engine.isCut = false;
+    else if (random.chance(0.7)) {
+      model.unreachable.add(node);
+      engine.isCut = random.chance(0.5);
+    }
+    model.log(
+      `${node} ${model.unreachable.has(node) ? `out of reach, cut off: ${engine.isCut}` : "in reach"}`,
+    );
   } else if (roll < 974) model.killExecutor();
   else if (roll < 980) await model.lateOne();
   else if (roll < 984) {
@@ -122,7 +132,11 @@ async function comeToRest(model: Model): Promise<void> {
   model.trouble = 0;
   model.store.meanwhile = () => {};
   model.isRecorderUp = true;
-  for (const engine of model.engines.values()) engine.isUp = true;
+  model.unreachable.clear();
+  for (const engine of model.engines.values()) {
+    engine.isUp = true;
+    engine.isCut = false;
+  }
   await model.lateAll();
   for (const node of model.engines.keys()) {
     model.decide(`uncordon ${node}`, (s) => decide.uncordonNode(s, node, "d"));

@@ -99,6 +99,8 @@ export class FakeEngine {
   readonly nexuses = new Map<string, FakeNexus>();
   #instances = 0;
   isUp = true;
+  /** Nodes cannot reach each other's replicas from or on it. */
+  isCut = false;
 
   constructor(node: string, network: FakeNetwork) {
     this.node = node;
@@ -486,7 +488,9 @@ export class FakeEngine {
     if (uri.startsWith("bdev:")) return { engine: this, replica: this.find(uuid).replica };
     const node = /^nvmf\+tcp:\/\/([^:]+):/.exec(uri)?.[1] ?? "";
     const engine = this.#network.engines.get(node);
-    if (engine === undefined || !engine.isUp) throw new TrilithError("Unavailable", `${uri}: away`);
+    const isCut = this.isCut || engine?.isCut === true;
+    if (engine === undefined || !engine.isUp || isCut)
+      throw new TrilithError("Unavailable", `${uri}: away`);
     let replica: Replica;
     try {
       replica = engine.find(uuid).replica;
