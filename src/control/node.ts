@@ -41,7 +41,6 @@ import { type Announcement, membershipRoutes } from "./membership/routes.ts";
 import { checkToken, parseToken } from "./membership/tokens.ts";
 import type { NodeRecord } from "./model.ts";
 import { Observer } from "./observer/observer.ts";
-import { plan } from "./planner/reconcile/index.ts";
 import { volumeStatus } from "./planner/status.ts";
 import { openRaftNode } from "./raft/raft-node.ts";
 import { controlRecorder, type RecordRequest } from "./recorder/recorder.ts";
@@ -156,6 +155,7 @@ function openCore(
             "to bring it back, clear its data directory and join it again",
           ),
         ),
+      onProblem: (what, error) => log("warn", what, { error }),
       onFailure: (error) => {
         const text = error instanceof Error ? error.message : String(error);
         options.onEnd(new TrilithError("DeviceIo", `the store cannot go on: ${text}`));
@@ -274,7 +274,7 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
         transferLeadership: (toNode) => transferLeadership(membership, toNode),
         removeMember: (nodeId) => removeMember(membership, nodeId),
       },
-      plan,
+      plan: (state) => executor.planNow(state),
       log,
       now,
     }),
@@ -396,7 +396,7 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
     cluster: () => {
       if (!store.isLeader()) return null;
       const state = service.localState();
-      return { state, warnings: plan(state).warnings, volumeStatus };
+      return { state, warnings: executor.planNow(state).warnings, volumeStatus };
     },
     instruments,
     loop,

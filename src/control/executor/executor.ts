@@ -132,6 +132,11 @@ export class Executor implements Execution {
     return this.#memory.lastFailure(subject);
   }
 
+  /** What would be done now, and what is to be warned of. */
+  planNow(state: ClusterState): Plan {
+    return plan(state, this.#memory.failures);
+  }
+
   /** The cluster as it is seen here now. */
   state(): ClusterState {
     const { store, observer, settings, nowMs } = this.#options;
