@@ -23,7 +23,7 @@ import {
 } from "../support/raw-host.ts";
 import { NQN, type TargetFixture, withTarget } from "../support/target.ts";
 
-const ROUNDS = Number(process.env["TRILITH_FUZZ_ROUNDS"] ?? 150);
+const ROUNDS = Number(process.env.TRILITH_FUZZ_ROUNDS ?? 150);
 const SEEDS = 3;
 const SAFE_NQN = `${NQN}:safe`;
 const BLOCK = 512;
