@@ -17,6 +17,7 @@ export type BdevDriver =
   | "nvmf"
   | "replica"
   | "nexus"
+  | "standby"
   | "fault";
 
 /** Something happened to a device that its user must know. */

@@ -231,10 +231,10 @@ function localNameOf(uri: string): string | undefined {
   return parsed.driver === "bdev" ? parsed.name : undefined;
 }
 
-/** Where the first local child of a nexus lives, else the reactor with the least to do. */
+/** Where the first local child of a nexus lives, else its standby, else the reactor with the least to do. */
 async function placeNexus(
   dispatch: Dispatch,
-  { children }: EngineRequest<"createNexus">,
+  { uuid, volumeUuid = uuid, children }: EngineRequest<"createNexus">,
 ): Promise<number> {
   for (const { uri } of children) {
     const name = localNameOf(uri);
@@ -242,7 +242,38 @@ async function placeNexus(
     const index = (await dispatch.find("replica", name)) ?? (await dispatch.find("device", name));
     if (index !== undefined) return index;
   }
-  return dispatch.leastLoaded();
+  return (await dispatch.find("standby", volumeUuid)) ?? dispatch.leastLoaded();
+}
+
+/** Where the nexus of the volume is, else the replica, else the reactor with the least to do. */
+async function placeStandby(
+  dispatch: Dispatch,
+  { volumeUuid, replicaUuid }: EngineRequest<"createStandby">,
+): Promise<number> {
+  const [nexus] = await dispatch.toAll("listNexuses")({ volumeUuid });
+  if (nexus !== undefined) return nexus.reactor;
+  const index = replicaUuid === undefined ? undefined : await dispatch.find("replica", replicaUuid);
+  return index ?? dispatch.leastLoaded();
+}
+
+/** A standby on another reactor cannot be taken over: hosts have to connect anew. */
+async function endDistantStandby(dispatch: Dispatch, uuid: string): Promise<void> {
+  const at = await dispatch.require("nexus", uuid);
+  const { volumeUuid } = await dispatch.call(at, "getNexus", { uuid });
+  const standby = await dispatch.find("standby", volumeUuid);
+  if (standby === undefined || standby === at) return;
+  await dispatch.call(standby, "removeStandby", { volumeUuid });
+}
+
+function standbyHandlers(dispatch: Dispatch) {
+  const volumeOf = ({ volumeUuid }: { volumeUuid: string }): string => volumeUuid;
+  return {
+    createStandby: dispatch.toPlace("createStandby", "standby", volumeOf, (request) =>
+      placeStandby(dispatch, request),
+    ),
+    listStandbys: dispatch.toAll("listStandbys"),
+    removeStandby: dispatch.toOwner("removeStandby", "standby", volumeOf),
+  } satisfies Partial<EngineHandlers>;
 }
 
 function nexusHandlers(dispatch: Dispatch) {
@@ -260,7 +291,10 @@ function nexusHandlers(dispatch: Dispatch) {
     resizeNexus: toNexus("resizeNexus"),
     pauseNexus: toNexus("pauseNexus"),
     resumeNexus: toNexus("resumeNexus"),
-    shareNexusNvmf: toNexus("shareNexusNvmf"),
+    shareNexusNvmf: async (request) => {
+      await endDistantStandby(dispatch, request.uuid);
+      return toNexus("shareNexusNvmf")(request);
+    },
     shareNexusNbd: toNexus("shareNexusNbd"),
     unshareNexus: toNexus("unshareNexus"),
     getNexusAnaState: toNexus("getNexusAnaState"),
@@ -322,6 +356,7 @@ export function engineHandlers(state: EngineState): EngineHandlers {
     ...bdevHandlers(dispatch),
     ...poolHandlers(dispatch),
     ...nexusHandlers(dispatch),
+    ...standbyHandlers(dispatch),
     ...testHandlers(state, dispatch),
     listRecords,
     getRecord,

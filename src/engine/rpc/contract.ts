@@ -8,6 +8,7 @@ import { recordRoutes } from "./records.ts";
 import { replicaRoutes, snapshotRoutes } from "./replicas.ts";
 import type { Handlers, RouteInput, RouteRequest, RouteResult } from "./route.ts";
 import { shareRoutes } from "./shares.ts";
+import { standbyRoutes } from "./standbys.ts";
 import { statsRoutes } from "./stats.ts";
 
 export const engineContract = {
@@ -18,6 +19,7 @@ export const engineContract = {
   ...replicaRoutes,
   ...snapshotRoutes,
   ...nexusRoutes,
+  ...standbyRoutes,
   ...statsRoutes,
   ...faultRoutes,
   ...recordRoutes,

@@ -8,6 +8,8 @@ export const BDEVS_MAX = 1024;
 export const POOLS_MAX = 256;
 /** Nexuses. One more is refused with `ResourceExhausted`. */
 export const NEXUSES_MAX = 2048;
+/** Standbys of volumes. One more is refused with `ResourceExhausted`. */
+export const STANDBYS_MAX = 4096;
 
 /**
  * Time for which ports and, after the start, disks that are in use are waited for: an engine that was

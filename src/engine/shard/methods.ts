@@ -26,7 +26,7 @@ export interface ShardOptions {
 }
 
 /** Kinds of things that live on one reactor and are found by a key: as they are called in errors. */
-export type ObjectKind = "device" | "pool" | "replica" | "snapshot" | "nexus" | "fault";
+export type ObjectKind = "device" | "pool" | "replica" | "snapshot" | "nexus" | "standby" | "fault";
 
 /** Routes of the API that the main thread carries out itself; all others go to reactors. */
 export type MainRoute =

@@ -11,12 +11,14 @@ import {
   type RebuildRecord,
 } from "../nexus/index.ts";
 import type { Nexus as NexusBody, Rebuild as RebuildBody } from "../rpc/nexuses.ts";
+import type { ShareNvmf } from "../rpc/shares.ts";
 import { Serial } from "../serial.ts";
 import type { ChildOpener } from "./children.ts";
 import { NEXUSES_MAX } from "./limits.ts";
 import type { ShardMethods } from "./methods.ts";
 import type { ShardContext } from "./shard.ts";
 import type { Shares } from "./shares.ts";
+import type { Standbys } from "./standbys.ts";
 
 type NexusMethods = Pick<
   ShardMethods,
@@ -74,13 +76,15 @@ export class Nexuses {
   readonly #context: ShardContext;
   readonly #nexusContext: NexusContext;
   readonly #shares: Shares;
+  readonly #standbys: Standbys;
   readonly #open = new Map<string, Open>();
   readonly #serial = new Serial();
 
-  constructor(context: ShardContext, shares: Shares, children: ChildOpener) {
+  constructor(context: ShardContext, shares: Shares, standbys: Standbys, children: ChildOpener) {
     const { reactor, main } = context;
     this.#context = context;
     this.#shares = shares;
+    this.#standbys = standbys;
     this.#nexusContext = {
       reactor,
       requests: new NexusRequests(reactor.io),
@@ -112,7 +116,7 @@ export class Nexuses {
       pauseNexus: ({ uuid }) => this.#changed(uuid, (nexus) => nexus.pause()),
       resumeNexus: ({ uuid }) => this.#changed(uuid, async (nexus) => nexus.resume()),
       shareNexusNvmf: ({ uuid, ...options }) =>
-        this.#changed(uuid, (nexus) => this.#shares.nvmf(nexus, nexus.uuid, options)),
+        this.#changed(uuid, (nexus) => this.#publish(nexus, options)),
       shareNexusNbd: ({ uuid, ...options }) =>
         this.#changed(uuid, (nexus) => this.#shares.nbd(nexus, nexus.uuid, options)),
       unshareNexus: ({ uuid, protocol }) =>
@@ -226,6 +230,13 @@ export class Nexuses {
     });
   }
 
+  /** Serves a nexus to hosts; those of a standby here go on with it, and are told that they may. */
+  async #publish(nexus: Nexus, options: ShareNvmf): Promise<void> {
+    const isTakenOver = await this.#standbys.takeOver(nexus, options);
+    const { anaState = "optimized" } = options;
+    await this.#shares.nvmf(nexus, nexus.uuid, isTakenOver ? { ...options, anaState } : options);
+  }
+
   // ------------------------------------------------------------------------- making and closing
 
   async #create(request: Create): Promise<NexusBody> {
@@ -279,8 +290,16 @@ export class Nexuses {
 
   async #shutdown(open: Open): Promise<void> {
     if (open.isShutdown) return;
-    // Requests that wait in the nexus end when it closes, so the front ends are not waited for first.
-    await Promise.all([this.#shares.unshareAll(open.nexus), open.nexus.close()]);
+    const { nexus } = open;
+    if (this.#standbys.beginStay(nexus)) {
+      // Connections stay: hosts were sent to their other paths, and what is in flight ends by the close.
+      await nexus.close();
+      await this.#standbys.stay(nexus);
+      await this.#shares.unshareAll(nexus);
+    } else {
+      // Requests that wait in the nexus end when it closes, so the front ends are not waited for first.
+      await Promise.all([this.#shares.unshareAll(nexus), nexus.close()]);
+    }
     open.isShutdown = true;
   }
 

@@ -19,6 +19,7 @@ import type { MainMethods, ObjectKind, ShardEvent, ShardMethods, ShardOptions } 
 import { Nexuses } from "./nexuses.ts";
 import { Replicas } from "./replicas.ts";
 import { discoveryNqnOf, MODEL, Shares, serialOf } from "./shares.ts";
+import { Standbys } from "./standbys.ts";
 import { Stats } from "./stats.ts";
 
 /** The way to the main thread, and what the thread gives. */
@@ -75,6 +76,7 @@ export class Shard {
   readonly #bdevs: Bdevs;
   readonly #replicas: Replicas;
   readonly #nexuses: Nexuses;
+  readonly #standbys: Standbys;
   readonly #faults: Faults;
   readonly #stats: Stats;
 
@@ -104,8 +106,9 @@ export class Shard {
     this.#shares = new Shares(context, this.#target, this.#nbd);
     this.#bdevs = new Bdevs(context, this.#shares);
     this.#replicas = new Replicas(context, this.#shares);
+    this.#standbys = new Standbys(context, this.#shares);
     const children = new ChildOpener(context, this.#bdevs, this.#replicas);
-    this.#nexuses = new Nexuses(context, this.#shares, children);
+    this.#nexuses = new Nexuses(context, this.#shares, this.#standbys, children);
     const things = { bdevs: this.#bdevs, replicas: this.#replicas, nexuses: this.#nexuses };
     this.#faults = new Faults(context, things);
     children.onOpened = (uri, bdev) => this.#faults.childOpened(uri, bdev);
@@ -139,6 +142,7 @@ export class Shard {
       ...this.#replicas.pools.methods,
       ...this.#replicas.methods,
       ...this.#nexuses.methods,
+      ...this.#standbys.methods,
       ...this.#faults.methods,
       ...this.#stats.methods,
     };
@@ -155,6 +159,8 @@ export class Shard {
         return this.#replicas.has(key);
       case "nexus":
         return this.#nexuses.has(key);
+      case "standby":
+        return this.#standbys.has(key);
       case "fault":
         return this.#faults.has(key);
     }

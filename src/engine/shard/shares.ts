@@ -1,5 +1,6 @@
 /** What one reactor serves to hosts: its NVMe subsystems and NBD exports, and the devices behind. */
 import { createHash } from "node:crypto";
+import { assert } from "../../assert.ts";
 import { TrilithError } from "../../errors.ts";
 import { AnaState } from "../../nvme/constants.ts";
 import { type Bdev, bdevBytes } from "../bdev/bdev.ts";
@@ -24,7 +25,8 @@ import type { ShardContext } from "./shard.ts";
 
 const NQN_PREFIX = "nqn.2019-05.io.openebs:";
 export const MODEL = "Trilith NVMe controller";
-const CONTROLLER_IDS = { min: 1, max: 0xffef };
+/** Controller ids of what is shared without a range of its own. */
+export const CONTROLLER_IDS = { min: 1, max: 0xffef };
 
 const anaStates: Record<AnaStateName, AnaState> = {
   optimized: AnaState.OPTIMIZED,
@@ -261,6 +263,25 @@ export class Shares {
    */
   sendHostsElsewhere(bdev: Bdev): void {
     this.#shared.get(bdev)?.subsystem?.setAnaState(AnaState.INACCESSIBLE);
+  }
+
+  /** What is served over NVMe/TCP under an NQN, and the device behind; undefined: nothing is. */
+  servedAs(nqn: string): { readonly bdev: Bdev; readonly subsystem: Subsystem } | undefined {
+    const subsystem = this.#target.subsystem(nqn);
+    if (!(subsystem instanceof Subsystem)) return undefined;
+    const { bdev } = subsystem.namespace;
+    return this.#shared.get(bdev)?.subsystem === subsystem ? { bdev, subsystem } : undefined;
+  }
+
+  /** The subsystem over one device goes on over another of the same identity; hosts stay connected. */
+  replace(from: Bdev, to: Bdev): void {
+    const shared = this.#shared.get(from);
+    assert(shared != null && shared.subsystem !== null, "what is replaced is served");
+    const { subsystem } = shared;
+    subsystem.replaceDevice(to);
+    shared.subsystem = null;
+    this.#forgetEmpty(shared);
+    this.#of(to).subsystem = subsystem;
   }
 
   /** Stops serving a device by one protocol. `NotFound` when it is not served that way. */

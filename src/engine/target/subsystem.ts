@@ -140,7 +140,8 @@ export abstract class SubsystemBase {
 /** What a subsystem offers under its namespace id. */
 export class Namespace {
   readonly id = NAMESPACE_ID;
-  readonly bdev: Bdev;
+  /** The device behind it; another one of the same shape may take its place. */
+  bdev: Bdev;
   /** Lower case with dashes; NGUID and UUID of the namespace. */
   readonly uuid: string;
   readonly thin: boolean;
@@ -167,22 +168,45 @@ export class Subsystem extends SubsystemBase {
   refusal = 0;
   anaChangeCount = 0;
   #anaState: AnaState;
-  readonly #unlisten: readonly (() => void)[];
+  readonly #unlisten: () => void;
+  #unlistenBdev: () => void;
 
   constructor(options: SubsystemOptions, bdev: Bdev) {
     super(options);
     this.#anaState = options.anaState;
     this.refusal = refusalOf(options.anaState);
     this.namespace = new Namespace(bdev, options);
-    const onBdev = bdev.listen((event) => {
-      if (event.kind === "removed") this.namespace.active = false;
-      this.#namespaceChanged();
-    });
-    const onReservations = this.namespace.reservations.listen({
+    this.#unlistenBdev = this.#listenTo(bdev);
+    this.#unlisten = this.namespace.reservations.listen({
       changed: (outcome) => this.#reservationsChanged(outcome),
       preempted: (hostIds, aborts) => this.#fence(hostIds, aborts),
     });
-    this.#unlisten = [onBdev, onReservations];
+  }
+
+  #listenTo(bdev: Bdev): () => void {
+    return bdev.listen((event) => {
+      if (event.kind === "removed") this.namespace.active = false;
+      this.#namespaceChanged();
+    });
+  }
+
+  /**
+   * Puts another device behind the namespace, while hosts stay connected and are refused by the ANA
+   * state: nothing may be in flight on the device that is there. Identity and block size are the same;
+   * hosts hear of another size.
+   */
+  replaceDevice(bdev: Bdev): void {
+    const { namespace } = this;
+    const before = namespace.bdev;
+    assert(this.refusal !== 0, "a device is replaced while hosts are sent elsewhere");
+    assert(
+      before.uuid === bdev.uuid && before.blockSize === bdev.blockSize,
+      "the namespace stays what it is to hosts",
+    );
+    this.#unlistenBdev();
+    this.#unlistenBdev = this.#listenTo(bdev);
+    namespace.bdev = bdev;
+    if (before.blockCount !== bdev.blockCount) this.#namespaceChanged();
   }
 
   get anaState(): AnaState {
@@ -236,7 +260,8 @@ export class Subsystem extends SubsystemBase {
   }
 
   override end(reason: string): Promise<void> {
-    for (const unlisten of this.#unlisten) unlisten();
+    this.#unlistenBdev();
+    this.#unlisten();
     return super.end(reason);
   }
 }
