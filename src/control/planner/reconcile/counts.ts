@@ -43,7 +43,7 @@ export function planCounts(
     return work(situation.subject, step);
   }
   if (owned.length < volume.replicaCount) return lacking(situation);
-  return vanished(situation) ?? lost(situation) ?? leaving(situation);
+  return lost(situation) ?? leaving(situation);
 }
 
 // ------------------------------------------------------------------------------------ what is asked
@@ -144,31 +144,6 @@ function lacking({ p, volume, owned, subject }: Situation): Work | null {
 }
 
 // ------------------------------------------------------------------------------- lost, or to be moved
-
-/**
- * A replica whose pool is open and does not have it any more (its disk was replaced): it holds nothing.
- * Pools are read before replicas, so it is really not there. Of a published volume the nexus says so.
- */
-function vanished(situation: Situation): Work | null {
-  const { p, open, owned, subject } = situation;
-  if (open !== null) return null;
-  for (const replica of owned) {
-    if (!replica.healthy || p.pool(p.stored.pools.get(replica.poolId)) === undefined) continue;
-    if (p.replica(replica) !== undefined) continue;
-    const keepers = owned.filter((other) => other !== replica && isInUse(situation, other));
-    const why = `pool ${replica.poolId} does not have its replica any more`;
-    if (keepers.length === 0) {
-      p.warn("critical", subject, why, "restore the volume from a snapshot or a backup");
-      continue;
-    }
-    const step = store(why, [
-      put("replicas", { ...replica, healthy: false, faultedAtMs: p.nowMs }),
-      ...keepers.map((other) => unchanged("replicas", other)),
-    ]);
-    return work(subject, step);
-  }
-  return null;
-}
 
 /**
  * A replica that has been away for too long is given up, also when there is no place for another one

@@ -9,7 +9,7 @@ import type { EngineNexus, EngineReplica } from "../../cluster-state.ts";
 import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
 import { deviceBytes } from "../capacity.ts";
 import type { Work } from "../plan.ts";
-import { CHILDREN_MAX } from "./limits.ts";
+import { CHILDREN_MAX, CREATE_PATIENCE_MS } from "./limits.ts";
 import { movedTarget } from "./move.ts";
 import { isBegun, type Planning } from "./planning.ts";
 import { engine, event, put, store, work } from "./steps.ts";
@@ -183,7 +183,14 @@ export function readiness(p: Planning, replica: ReplicaRecord, nexus: NexusRecor
   if (pool === undefined || pool.status !== "Created") return away;
   if (p.pool(pool) === undefined) return p.failures.has(`pool/${pool.id}`) ? away : soon;
   const observed = p.replica(replica);
-  if (observed === undefined || !isServing(observed)) return away;
+  if (observed === undefined) {
+    // One that was made a moment ago may not have been seen yet; one that is older is not there.
+    const untilMs = replica.createdAtMs + CREATE_PATIENCE_MS;
+    if (p.nowMs > untilMs) return away;
+    p.wakeAt(untilMs + 1);
+    return soon;
+  }
+  if (!isServing(observed)) return away;
   const isAsWanted =
     observed.sizeBytes >= deviceBytes(nexus.sizeBytes) &&
     sameHosts(servedTo(observed), replica.allowedHosts);

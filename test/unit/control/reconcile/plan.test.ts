@@ -225,6 +225,18 @@ describe("opening a nexus", () => {
     });
   });
 
+  test("waits for a replica that was made a moment ago and has not been seen yet", () => {
+    const nodes = { n2: seenNode("n2", { pools: [seenPool(pools[1]!)] }) };
+    const fresh = published({
+      ...creating,
+      nodes,
+      replicas: [{}, { createdAtMs: NOW_MS - 10 }, {}],
+    });
+    expect(planFor(fresh, `volume/${VOLUME}`).work).toBeNull();
+    const { work } = planFor(published({ ...creating, nodes }), `volume/${VOLUME}`);
+    expect(words(work?.steps)[0]).toBe("n1 createNexus");
+  });
+
   test("does not happen without a healthy replica", () => {
     const state = published({
       ...creating,
@@ -626,27 +638,11 @@ describe("a volume that nobody uses", () => {
     expect(putOf(work?.steps, "volumes")).toMatchObject([{ epoch: 5, target: null }]);
   });
 
-  test("has a replica that vanished from its pool recorded as lost, if another one is left", () => {
-    const options = {
-      volume,
-      nexus: { phase: "Shutdown", nodeId: "gone" },
-      children: null,
-    } as const;
-    const without = (node: string) =>
-      seenNode(node, { pools: [seenPool(pools[NODES.indexOf(node)]!)] });
-    const one = published({ ...options, replicas: unserved, nodes: { n3: without("n3") } });
-    expect(putOf(planFor(one, subject).work?.steps, "replicas")).toMatchObject([
-      { uuid: id(12), healthy: false, faultedAtMs: NOW_MS },
-      { uuid: id(10), healthy: true },
-      { uuid: id(11), healthy: true },
-    ]);
-    // A pool that is not open says nothing of its replicas.
-    const closed = published({ ...options, replicas: unserved, nodes: { n3: seenNode("n3") } });
-    expect(planFor(closed, subject).work).toBeNull();
-    const nodes = { n1: without("n1"), n2: without("n2"), n3: without("n3") };
-    const none = planFor(published({ ...options, replicas: unserved, nodes }), subject);
-    expect(none.work).toBeNull();
-    expect(none.warnings[0]?.severity).toBe("critical");
+  test("keeps a replica that was made a moment ago and has not been seen yet", () => {
+    const nodes = { n3: seenNode("n3", { pools: [seenPool(pools[2]!)] }) };
+    const nexus = { phase: "Shutdown", nodeId: "gone" } as const;
+    const state = published({ volume, nexus, children: null, replicas: unserved, nodes });
+    expect(planFor(state, subject).work).toBeNull();
   });
 
   test("waits with one that was lost, as a published one does", () => {
