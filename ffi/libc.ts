@@ -59,6 +59,7 @@ const MAP_HUGETLB = 0x40000;
 /** Addresses above this are not user space: MAP_FAILED reads as about 2^64. */
 const USER_SPACE_END = 2 ** 47;
 const MADV_HUGEPAGE = 14;
+const MADV_POPULATE_WRITE = 23;
 const HUGE_PAGE_BYTES = 2 << 20;
 
 /** A mapping, and whether reserved huge pages back it. */
@@ -77,9 +78,16 @@ function mapFailed(result: number): boolean {
  */
 export function mapMemory(byteLength: number, options: { huge: boolean }): MappedMemory {
   if (options.huge && byteLength % HUGE_PAGE_BYTES === 0) {
-    const flags = MAP_PRIVATE_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE;
+    const flags = MAP_PRIVATE_ANONYMOUS | MAP_HUGETLB;
     const at = Number(c.mmap(null, byteLength, PROT_READ_WRITE, flags, -1, 0));
-    if (!mapFailed(at)) return { ...viewNative(at, byteLength), hugePages: "reserved" };
+    if (!mapFailed(at)) {
+      // A mapping may succeed whose pages are not there after all (a limit of the control group, a
+      // pool that shrinks meanwhile): touching those would end the process.
+      if (c.madvise(pointer(at), byteLength, MADV_POPULATE_WRITE) === 0) {
+        return { ...viewNative(at, byteLength), hugePages: "reserved" };
+      }
+      check("munmap", c.munmap(pointer(at), byteLength));
+    }
   }
   const flags = MAP_PRIVATE_ANONYMOUS | MAP_NORESERVE;
   const at = Number(c.mmap(null, byteLength, PROT_READ_WRITE, flags, -1, 0));
