@@ -15,6 +15,7 @@ import type { EngineNexus, EngineReplica, StoreView } from "../../cluster-state.
 import type {
   NexusRecord,
   NodeId,
+  NodeRecord,
   PoolRecord,
   ReplicaRecord,
   SnapshotRecord,
@@ -131,6 +132,7 @@ function servingNexus(nexuses: readonly PlacedNexus[], epoch: number): PlacedNex
 
 function nexusRecord(
   { nexus, nodeId }: PlacedNexus,
+  node: Pick<NodeRecord, "raftId">,
   volumeUuid: Uuid,
   replicas: ReadonlySet<Uuid>,
   nowMs: number,
@@ -151,7 +153,7 @@ function nexusRecord(
     phase: "Open",
     share: "nvmf",
     allowedHosts: share?.allowedHosts ?? [],
-    controllerIds: controllerIdsOf(nexus.epoch),
+    controllerIds: controllerIdsOf(node),
     createdAtMs: nowMs,
     revision: 0,
   };
@@ -180,7 +182,7 @@ function deriveVolume(
   if (new Set(healthy.map(({ replica }) => replica.sizeBytes)).size > 1) {
     tell(`volume ${uuid}: its replicas differ in size; the smallest counts: grow it to mend them`);
   }
-  const { target, nexus } = targetOf(uuid, serving, replicas, nowMs);
+  const { target, nexus } = targetOf(view, uuid, serving, replicas, nowMs);
   const record: VolumeRecord = {
     uuid,
     sizeBytes,
@@ -236,14 +238,16 @@ function deriveVolume(
 }
 
 function targetOf(
+  view: StoreView,
   volumeUuid: Uuid,
   serving: PlacedNexus | null,
   replicas: readonly PlacedReplica[],
   nowMs: number,
 ): { readonly target: VolumeTarget | null; readonly nexus: NexusRecord | null } {
-  if (serving === null) return { target: null, nexus: null };
+  const node = serving === null ? undefined : view.nodes.get(serving.nodeId);
+  if (serving === null || node === undefined) return { target: null, nexus: null };
   const uuids = new Set(replicas.map(({ replica }) => replica.uuid));
-  const nexus = nexusRecord(serving, volumeUuid, uuids, nowMs);
+  const nexus = nexusRecord(serving, node, volumeUuid, uuids, nowMs);
   const target: VolumeTarget = {
     nexusUuid: nexus.uuid,
     nodeId: nexus.nodeId,

@@ -79,7 +79,9 @@ function stored(
   } = {},
 ): StoreView {
   const { pools = [], volumes = [], replicas = [] } = records;
+  const nodes = ["n1", "n2", "n3"].map((id, index) => ({ id, raftId: String(index + 1) }));
   return {
+    nodes: new Map(nodes.map((record) => [record.id, record])),
     pools: new Map(pools.map((record) => [record.id, record])),
     volumes: new Map(volumes.map((record) => [record.uuid, record])),
     replicas: new Map(replicas.map((record) => [record.uuid, record])),
