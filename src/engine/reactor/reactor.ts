@@ -223,6 +223,7 @@ export class Reactor {
       },
     );
     drainMicrotasks();
+    if (this.#failure !== null) throw this.#failure.error;
     while (outcome === undefined) this.#turn();
     if (outcome.ok) return outcome.value;
     throw outcome.error;
