@@ -25,6 +25,7 @@ export type EnginePool = EngineResult<"getPool">;
 export type EngineReplica = EngineResult<"getReplica">;
 export type EngineSnapshot = EngineResult<"getSnapshot">;
 export type EngineNexus = EngineResult<"getNexus">;
+export type EngineStandby = EngineResult<"listStandbys">[number];
 
 /**
  * What is known of a node's engine. While it is not Online the maps hold what it reported last.
@@ -41,6 +42,8 @@ export interface ObservedNode {
   readonly replicas: ReadonlyMap<Uuid, EngineReplica>;
   readonly snapshots: ReadonlyMap<Uuid, EngineSnapshot>;
   readonly nexuses: ReadonlyMap<Uuid, EngineNexus>;
+  /** By volume. Absent: its engine knows no standbys (an older version), and gets none. */
+  readonly standbys?: ReadonlyMap<Uuid, EngineStandby>;
 }
 
 /** Cluster-wide settings, with defaults filled in. */
@@ -61,6 +64,8 @@ export interface ClusterSettings {
   readonly nodeDeadlineMs: number;
   /** Hosts that are let in: only those that something was published to, or everybody. */
   readonly restrictHosts: boolean;
+  /** A volume is served elsewhere when the node that serves it is Offline. */
+  readonly switchOver: boolean;
 }
 
 /** Tables of the store as maps by key. Values never change in place. */

@@ -36,6 +36,7 @@ export const defaultSettings: ClusterSettings = {
   maxVolumeCreates: 10,
   nodeDeadlineMs: 10_000,
   restrictHosts: true,
+  switchOver: true,
 };
 
 /** UUIDs that count upwards: `00000000-0000-4000-8000-<n>`. */

@@ -256,6 +256,7 @@ export const Settings = v.object({
   maxVolumeCreates: Count,
   nodeDeadlineMs: Count,
   restrictHosts: v.boolean(),
+  switchOver: v.boolean(),
 });
 const given = v.optional(v.nullable(Count));
 /** New values; null goes back to the default (of `maxRebuilds`: to no limit). */
@@ -269,6 +270,7 @@ export const SettingsBody = v.strictObject({
   maxVolumeCreates: given,
   nodeDeadlineMs: given,
   restrictHosts: v.optional(v.nullable(v.boolean())),
+  switchOver: v.optional(v.nullable(v.boolean())),
 });
 
 export const MoveReplicaBody = v.strictObject({

@@ -17,14 +17,15 @@ export function affectedBy(
   const subjects = new Set<string>();
   let all = false;
   const withVolume = (record: { readonly volumeUuid: string | null } | undefined): void => {
-    if (record?.volumeUuid != null) subjects.add(`volume/${record.volumeUuid}`);
+    if (record?.volumeUuid == null) return;
+    subjects.add(`volume/${record.volumeUuid}`).add(`standby/${record.volumeUuid}`);
   };
   for (const name of touched) {
     const slash = name.indexOf("/");
     const key = name.slice(slash + 1);
     switch (name.slice(0, slash)) {
       case "volumes":
-        subjects.add(`volume/${key}`);
+        subjects.add(`volume/${key}`).add(`standby/${key}`);
         for (const uuid of after.replicasOfVolume.get(key) ?? []) subjects.add(`replica/${uuid}`);
         for (const uuid of after.nexusesOfVolume.get(key) ?? []) subjects.add(`nexus/${uuid}`);
         break;
@@ -71,6 +72,7 @@ export function affectedByNode(
     readonly replicas: readonly string[];
     readonly snapshots: readonly string[];
     readonly nexuses: readonly string[];
+    readonly standbys: readonly string[];
   },
   view: StoreView,
 ): Affected {
@@ -84,8 +86,10 @@ export function affectedByNode(
   for (const uuid of change.nexuses) {
     subjects.add(`nexus/${uuid}`);
     const volume = view.nexuses.get(uuid)?.volumeUuid;
-    if (volume != null) subjects.add(`volume/${volume}`);
+    if (volume != null) subjects.add(`volume/${volume}`).add(`standby/${volume}`);
   }
+  // A target that is away may wait for hosts to be connected to a standby.
+  for (const uuid of change.standbys) subjects.add(`standby/${uuid}`).add(`volume/${uuid}`);
   if (change.snapshots.length > 0) {
     const changed = new Set(change.snapshots);
     for (const { uuid, replicas } of view.snapshots.values()) {

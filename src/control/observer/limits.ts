@@ -2,6 +2,8 @@
 
 /** Time between two heartbeats of a node. */
 export const HEARTBEAT_MS = 500;
+/** How often nodes are looked through for those that are silent for too long. */
+export const SILENCE_CHECK_MS = 100;
 /** A heartbeat without answer for so long has failed; the next one follows. */
 export const HEARTBEAT_TIMEOUT_MS = 1_000;
 /** One list of an engine takes no longer than this, or the whole read has failed. */

@@ -9,7 +9,7 @@ import type { Log } from "../../ops/log.ts";
 import type { ObservedNode } from "../cluster-state.ts";
 import type { NodeId, NodeRecord } from "../model.ts";
 import type { Observation } from "../service/ports.ts";
-import { HEARTBEAT_MS, READS_MAX } from "./limits.ts";
+import { READS_MAX, SILENCE_CHECK_MS } from "./limits.ts";
 import { NodeWatch } from "./node-watch.ts";
 import { type EngineReading, type ReadingChange, takeOver } from "./read-engine.ts";
 import { Semaphore } from "./semaphore.ts";
@@ -23,6 +23,8 @@ export interface NodeChange {
   readonly replicas: readonly string[];
   readonly snapshots: readonly string[];
   readonly nexuses: readonly string[];
+  /** Volumes whose standbys are other than before. */
+  readonly standbys: readonly string[];
 }
 
 /** `isNew`: it happened since the node is watched; others are what the engine still knew. */
@@ -64,7 +66,7 @@ function blank(id: NodeId): ObservedNode {
   };
 }
 
-const nothing = { pools: [], replicas: [], snapshots: [], nexuses: [] } as const;
+const nothing = { pools: [], replicas: [], snapshots: [], nexuses: [], standbys: [] } as const;
 
 export class Observer implements Observation {
   readonly #options: ObserverOptions;
@@ -76,6 +78,8 @@ export class Observer implements Observation {
   readonly #eventListeners = new Set<EngineEventListener>();
   #observation: ReadonlyMap<NodeId, ObservedNode> = new Map();
   #timer: ReturnType<typeof setInterval> | null = null;
+  /** Monotonic time of the last look for silent nodes. */
+  #checkedMs: number | null = null;
 
   constructor(options: ObserverOptions) {
     this.#options = options;
@@ -132,13 +136,14 @@ export class Observer implements Observation {
       if (!nodes.has(id)) this.#put(id, null);
     }
     for (const [id, record] of nodes) if (!this.#watched.has(id)) this.#begin(id, record);
-    this.#timer ??= setInterval(() => this.#checkSilence(), HEARTBEAT_MS);
+    this.#timer ??= setInterval(() => this.#checkSilence(), SILENCE_CHECK_MS);
   }
 
   /** Watches nothing any more and forgets everything. */
   stop(): void {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
+    this.#checkedMs = null;
     for (const { watch } of this.#watched.values()) watch.stop();
     this.#watched.clear();
     this.#observation = new Map();
@@ -210,10 +215,18 @@ export class Observer implements Observation {
     }
   }
 
-  /** Nodes that have been silent for too long are Offline. */
+  /**
+   * Nodes that have been silent for too long are Offline. Time in which this process itself stood still
+   * says nothing of them: their answers may lie unread.
+   */
   #checkSilence(): void {
     const deadlineMs = this.#options.nodeDeadlineMs();
     const now = this.#monotonicMs();
+    const lateMs = now - (this.#checkedMs ?? now) - SILENCE_CHECK_MS;
+    this.#checkedMs = now;
+    if (lateMs > SILENCE_CHECK_MS) {
+      for (const watched of this.#watched.values()) watched.aliveMs += lateMs;
+    }
     for (const [id, watched] of this.#watched) {
       const node = this.#observation.get(id);
       if (node === undefined || node.status === "Offline") continue;
@@ -227,6 +240,7 @@ export class Observer implements Observation {
 }
 
 function hasChanged(change: ReadingChange): boolean {
-  const { isRestarted, pools, replicas, snapshots, nexuses } = change;
-  return isRestarted || pools.length + replicas.length + snapshots.length + nexuses.length > 0;
+  const { isRestarted, pools, replicas, snapshots, nexuses, standbys } = change;
+  const counts = [pools, replicas, snapshots, nexuses, standbys].map(({ length }) => length);
+  return isRestarted || counts.some((count) => count > 0);
 }

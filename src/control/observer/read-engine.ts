@@ -7,6 +7,7 @@ import type {
   EnginePool,
   EngineReplica,
   EngineSnapshot,
+  EngineStandby,
   ObservedNode,
 } from "../cluster-state.ts";
 import { READ_TIMEOUT_MS } from "./limits.ts";
@@ -18,6 +19,8 @@ export interface EngineReading {
   readonly replicas: ReadonlyMap<string, EngineReplica>;
   readonly snapshots: ReadonlyMap<string, EngineSnapshot>;
   readonly nexuses: ReadonlyMap<string, EngineNexus>;
+  /** By volume; undefined: the engine knows no standbys. */
+  readonly standbys?: ReadonlyMap<string, EngineStandby> | undefined;
 }
 
 /** Ids of what differs between two readings. */
@@ -29,6 +32,8 @@ export interface ReadingChange {
   readonly replicas: readonly string[];
   readonly snapshots: readonly string[];
   readonly nexuses: readonly string[];
+  /** Volumes whose standbys differ. */
+  readonly standbys: readonly string[];
 }
 
 /**
@@ -47,7 +52,10 @@ export async function readEngine(
     client.listReplicas({}, options),
     client.listSnapshots({}, options),
   ]);
-  const nexuses = await client.listNexuses({}, options);
+  const [nexuses, standbys] = await Promise.all([
+    client.listNexuses({}, options),
+    readStandbys(client, options),
+  ]);
   const info = await client.getInfo({}, options);
   if (info.instanceUuid !== before.instanceUuid) {
     throw new TrilithError("Aborted", `engine of ${info.nodeName} restarted while it was read`);
@@ -58,8 +66,25 @@ export async function readEngine(
     replicas: new Map(replicas.map((replica) => [replica.uuid, replica])),
     snapshots: new Map(snapshots.map((snapshot) => [snapshot.uuid, snapshot])),
     nexuses: new Map(nexuses.map((nexus) => [nexus.uuid, nexus])),
+    standbys,
   };
 }
+
+/** Engines of before there were standbys do not know the question. */
+async function readStandbys(
+  client: EngineClient,
+  options: { readonly signal: AbortSignal; readonly timeoutMs: number },
+): Promise<ReadonlyMap<string, EngineStandby> | undefined> {
+  try {
+    const standbys = await client.listStandbys({}, options);
+    return new Map(standbys.map((standby) => [standby.volumeUuid, standby]));
+  } catch (error) {
+    if (error instanceof TrilithError && error.code === "NotFound") return undefined;
+    throw error;
+  }
+}
+
+const none: ReadonlyMap<string, EngineStandby> = new Map();
 
 /** `next` with the values of `before` where they are equal, and the keys of those that are not. */
 function merged<T>(
@@ -87,15 +112,18 @@ export function takeOver(
   const replicas = merged(node.replicas, reading.replicas);
   const snapshots = merged(node.snapshots, reading.snapshots);
   const nexuses = merged(node.nexuses, reading.nexuses);
+  const standbys = merged(node.standbys ?? none, reading.standbys ?? none);
   const isSameInfo = node.info !== null && Bun.deepEquals(node.info, reading.info);
+  const { standbys: _, ...rest } = node;
   return {
     node: {
-      ...node,
+      ...rest,
       info: isSameInfo ? node.info : reading.info,
       pools: pools.map,
       replicas: replicas.map,
       snapshots: snapshots.map,
       nexuses: nexuses.map,
+      ...(reading.standbys === undefined ? {} : { standbys: standbys.map }),
     },
     change: {
       isRestarted: node.info?.instanceUuid !== reading.info.instanceUuid,
@@ -106,6 +134,7 @@ export function takeOver(
       replicas: replicas.changed,
       snapshots: snapshots.changed,
       nexuses: nexuses.changed,
+      standbys: standbys.changed,
     },
   };
 }

@@ -27,9 +27,9 @@ export const WATCHES_MAX = 32;
 /** Attempts of one snapshot that may be open at a time. One more is `ResourceExhausted`. */
 export const SNAPSHOT_ATTEMPTS_MAX = 5;
 
-/** Ids of controllers: the largest that a subsystem gives out, and how many one target has. */
+/** Ids of controllers: the largest that a subsystem gives out, and how many one node has for a volume. */
 export const CONTROLLER_ID_MAX = 0xffef;
-export const CONTROLLER_IDS_PER_TARGET = 2;
+export const CONTROLLER_IDS_PER_NODE = 64;
 
 /** Pools that an error names with the reason why each was not taken; the rest is counted by reason. */
 export const REJECTIONS_NAMED = 20;

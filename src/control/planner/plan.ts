@@ -50,7 +50,10 @@ export type Step =
  * subjects may run at the same time, one work per subject.
  */
 export interface Work {
-  /** `volume/<uuid>`, `pool/<id>`, `node/<id>`, `snapshot/<uuid>`, `replica/<uuid>`, `nexus/<uuid>`. */
+  /**
+   * `volume/<uuid>`, `pool/<id>`, `node/<id>`, `snapshot/<uuid>`, `replica/<uuid>`, `nexus/<uuid>`,
+   * `standby/<volume uuid>`.
+   */
   readonly subject: string;
   readonly steps: readonly Step[];
   /** Carried out when the first step has succeeded and the steps have ended, also when one failed. */

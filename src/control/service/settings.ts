@@ -6,7 +6,11 @@ import type { SettingsChange } from "../control.ts";
 import type { SettingRecord } from "../model.ts";
 import type { Change } from "../planner/plan.ts";
 
-/** Mayastor's defaults (mayastor.md 5.1), but for the deadline of nodes: heartbeats come each 500 ms. */
+/**
+ * Mayastor's defaults (mayastor.md 5.1), but for the deadline of nodes: hosts of a volume wait for it when
+ * the node that serves them dies. Four heartbeats in a row are missed by then, or two have gone
+ * unanswered for their full second; and to be wrong costs no more than a move, which is safe at any time.
+ */
 export const settingsDefault: ClusterSettings = {
   poolCommitmentPercent: 250,
   volumeCommitmentPercent: 40,
@@ -15,8 +19,9 @@ export const settingsDefault: ClusterSettings = {
   faultedChildWaitMs: 600_000,
   maxRebuilds: null,
   maxVolumeCreates: 10,
-  nodeDeadlineMs: 3_000,
+  nodeDeadlineMs: 2_000,
   restrictHosts: true,
+  switchOver: true,
 };
 
 const whole = (least: number, most: number) =>
@@ -33,6 +38,7 @@ export const SettingsSchema = v.strictObject({
   maxVolumeCreates: whole(1, 1_000),
   nodeDeadlineMs: whole(1_000, 600_000),
   restrictHosts: v.boolean(),
+  switchOver: v.boolean(),
 } satisfies { [K in keyof ClusterSettings]: v.GenericSchema<unknown, ClusterSettings[K]> });
 
 const settingNames = Object.keys(SettingsSchema.entries) as readonly (keyof ClusterSettings)[];

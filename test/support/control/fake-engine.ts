@@ -298,6 +298,8 @@ export class FakeEngine {
     listReplicas: () => this.replicas(),
     listSnapshots: () => this.snapshots(),
     listNexuses: () => this.nexusList(),
+    // As engines of before there were standbys.
+    listStandbys: () => Promise.reject(notFound("GET /v1/standbys")),
     createPool: ({ name, uuid }: { name: string; uuid: string }) => {
       const disk = this.disks.get(name);
       if (disk !== undefined && disk.poolUuid !== uuid) throw new TrilithError("ForeignDisk", name);

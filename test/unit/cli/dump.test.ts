@@ -45,6 +45,7 @@ const answers: Answers = {
       maxVolumeCreates: 10,
       nodeDeadlineMs: 1500,
       restrictHosts: true,
+      switchOver: true,
     },
   },
   "GET /events": { body: { events: [], next: 0, oldest: 1 } },

@@ -12,6 +12,7 @@ const settings = {
   maxVolumeCreates: 10,
   nodeDeadlineMs: 1500,
   restrictHosts: true,
+  switchOver: true,
 };
 const answers = {
   "GET /settings": { body: settings },
@@ -34,6 +35,7 @@ describe("settings", () => {
       ["max-volume-creates", "10"],
       ["node-deadline", "1500ms"],
       ["restrict-hosts", "true"],
+      ["switch-over", "true"],
     ]);
     expect(JSON.parse((await run("get settings -o json", answers)).out)).toEqual(settings);
   });

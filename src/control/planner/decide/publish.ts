@@ -14,7 +14,7 @@ import type {
 import { deviceBytes } from "../capacity.ts";
 import {
   CONTROLLER_ID_MAX,
-  CONTROLLER_IDS_PER_TARGET,
+  CONTROLLER_IDS_PER_NODE,
   FRONTEND_NODES_MAX,
   PUBLISH_CONTEXT_MAX,
   PUBLISH_CONTEXT_TEXT_MAX,
@@ -32,14 +32,19 @@ import { event, type FreshUuids, fresh, isEqual, nothing, put, touch } from "./c
 import { invalid, notFound, precondition, requireVolume } from "./errors.ts";
 
 /**
- * Controller ids of a target: ranges of two, one after the other with every publication and move, and
- * from the beginning again below 0xffef, so that a host takes a new path for another controller of the
- * same subsystem (mayastor.md 4.4). The first incarnation is 1.
+ * Controller ids that a node gives out for whatever volume, as its target or as a standby: a range for each
+ * member number. To a host each path of a volume is a controller of one and the same subsystem, and ids that
+ * met would make it refuse a path (mayastor.md 4.4); and as the range is the node's own, hosts keep
+ * their controllers when the target comes to the node or leaves it. Member numbers are never given out
+ * twice; those that are a multiple of 1,023 apart share a range.
  */
-export function controllerIdsOf(incarnation: number): { min: number; max: number } {
-  const ranges = Math.floor((CONTROLLER_ID_MAX - 1) / CONTROLLER_IDS_PER_TARGET);
-  const min = ((incarnation - 1) % ranges) * CONTROLLER_IDS_PER_TARGET + 1;
-  return { min, max: min + CONTROLLER_IDS_PER_TARGET - 1 };
+export function controllerIdsOf({ raftId }: Pick<NodeRecord, "raftId">): {
+  min: number;
+  max: number;
+} {
+  const ranges = Math.floor((CONTROLLER_ID_MAX - 1) / CONTROLLER_IDS_PER_NODE);
+  const min = Number((BigInt(raftId) - 1n) % BigInt(ranges)) * CONTROLLER_IDS_PER_NODE + 1;
+  return { min, max: min + CONTROLLER_IDS_PER_NODE - 1 };
 }
 
 /** Hosts that a nexus admits; empty: every host. */
@@ -103,7 +108,7 @@ export function newTarget(
     phase: "Open",
     share: "nvmf",
     allowedHosts: hostsOf(state, to.frontendNodes),
-    controllerIds: controllerIdsOf(incarnation),
+    controllerIds: controllerIdsOf(node),
     createdAtMs: state.nowMs,
   };
   const target: VolumeTarget = {

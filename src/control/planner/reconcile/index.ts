@@ -16,6 +16,7 @@ import { type Failures, noFailures, Planning } from "./planning.ts";
 import { planPool } from "./pools.ts";
 import { planReplica } from "./replicas.ts";
 import { planSnapshot } from "./snapshots.ts";
+import { planOrphanStandbys, planStandbys, standbysByVolume } from "./standby.ts";
 import { planVolume } from "./volumes.ts";
 
 export { type Failures, noFailures, type SubjectFailure } from "./planning.ts";
@@ -57,6 +58,10 @@ function planOne(p: Planning, subject: string): Work | null {
       const volume = stored.volumes.get(key);
       return volume === undefined ? null : planVolume(p, volume);
     }
+    case "standby": {
+      const volume = stored.volumes.get(key);
+      return volume === undefined ? planOrphanStandbys(p, key) : planStandbys(p, volume);
+    }
     default:
       return null;
   }
@@ -85,6 +90,10 @@ export function plan(state: ClusterState, failures: Failures = noFailures): Plan
   for (const replica of stored.replicas.values()) add(planReplica(p, replica));
   for (const nexus of stored.nexuses.values()) add(planNexus(p, nexus));
   for (const volume of stored.volumes.values()) add(planVolume(p, volume));
+  for (const volume of stored.volumes.values()) add(planStandbys(p, volume));
+  for (const uuid of standbysByVolume(state.observed).keys()) {
+    if (!stored.volumes.has(uuid)) add(planOrphanStandbys(p, uuid));
+  }
   for (const snapshot of stored.snapshots.values()) add(planSnapshot(p, snapshot));
   for (const node of stored.nodes.values()) add(planNode(p, node));
   works.push(...planGarbage(p));

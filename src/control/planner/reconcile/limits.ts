@@ -4,5 +4,13 @@
 export const CREATE_PATIENCE_MS = 30_000;
 /** A call while a volume is paused, which its hosts feel, is not waited for longer. */
 export const PAUSED_CALL_MS = 5_000;
+/** Standbys of a published volume. */
+export const STANDBYS_PER_VOLUME = 2;
+/** A call about a standby is not waited for longer: others are better standbys then. */
+export const STANDBY_CALL_MS = 5_000;
+/** How long a node has to be Offline before volumes are served elsewhere where hosts are connected. */
+export const HOLD_DOWN_MS = 300;
+/** The same where no host is known to be connected: they may know the way to the node alone. */
+export const REPUBLISH_WAIT_MS = 30_000;
 /** Children that a nexus can have. */
 export const CHILDREN_MAX = 8;

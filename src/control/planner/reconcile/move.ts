@@ -1,11 +1,12 @@
 /** Moves of a volume's target to another node: a new nexus in a new epoch, the old one shut down. */
 import { TrilithError } from "../../../errors.ts";
-import type { NexusRecord, NodeId, VolumeRecord } from "../../model.ts";
+import type { NexusRecord, NodeRecord, VolumeRecord } from "../../model.ts";
 import { newTarget } from "../decide/publish.ts";
 import { rankTargetNodes } from "../placement/target.ts";
 import type { Work } from "../plan.ts";
 import { derivedUuid } from "./derived-uuid.ts";
 import type { Planning } from "./planning.ts";
+import { preferConnected } from "./standby.ts";
 import { event, store, work } from "./steps.ts";
 
 /** A target on a node that is being drained is moved, when there is another node for it. */
@@ -13,7 +14,8 @@ export function movedTarget(p: Planning, volume: VolumeRecord, record: NexusReco
   const node = p.stored.nodes.get(record.nodeId);
   if (node === undefined || node.drainPhase === "none" || volume.target === null) return null;
   if (staysWhenDrained(p, volume)) return null;
-  const next = moved(p, volume, record.nodeId);
+  const ranked = rankTargetNodes(p.state, volume, new Set([node.id]));
+  const next = movedTo(p, volume, preferConnected(p, volume, ranked), `node ${node.id} is drained`);
   if (next === null) {
     p.warn(
       "warning",
@@ -34,11 +36,16 @@ export function staysWhenDrained(p: Planning, volume: VolumeRecord): boolean {
   return replicas.length === 1 && replicas[0]!.nodeId === node.id;
 }
 
-function moved(p: Planning, volume: VolumeRecord, from: NodeId): Work | null {
-  const [node] = rankTargetNodes(p.state, volume, new Set([from]));
+/** Moves the target to the first of the nodes; null: there is none, or no healthy replica to serve. */
+export function movedTo(
+  p: Planning,
+  volume: VolumeRecord,
+  nodes: readonly NodeRecord[],
+  why: string,
+): Work | null {
+  const [node] = nodes;
   if (node === undefined || volume.target === null) return null;
   const uuid = derivedUuid("nexus", volume.uuid, volume.epoch + 1);
-  const why = `node ${from} is drained`;
   try {
     const changes = newTarget(p.state, volume, node, volume.target, uuid);
     const said = event("HighAvailability", "SwitchOver", volume.uuid, node.id, why);

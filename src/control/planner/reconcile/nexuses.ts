@@ -6,6 +6,7 @@ import type { Work } from "../plan.ts";
 import type { Planning } from "./planning.ts";
 import { isDefinite } from "./planning.ts";
 import { recordedChildren, recordKey } from "./records.ts";
+import { stayStep } from "./standby.ts";
 import { engine, event, givingUp, put, remove, store, work } from "./steps.ts";
 import { sameHosts, servedTo } from "./uris.ts";
 
@@ -34,7 +35,9 @@ function closing(p: Planning, record: NexusRecord): Work | null {
   if (p.online(nodeId) === undefined) return null;
   const call = { method: "destroyNexus", input: { uuid } } as const;
   const reason = record.phase === "Shutdown" ? "it is a former target" : "it is to be deleted";
-  return work(subject, engine(nodeId, call, reason, ["NotFound"]), forget);
+  const stay = stayStep(p, record);
+  const destroy = engine(nodeId, call, reason, ["NotFound"]);
+  return work(subject, ...(stay === null ? [] : [stay]), destroy, forget);
 }
 
 function byHand(p: Planning, record: NexusRecord): Work | null {

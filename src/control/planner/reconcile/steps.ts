@@ -29,8 +29,10 @@ export function engine(
   call: EngineCall,
   reason: string,
   doneWhen: readonly string[] = [],
+  timeoutMs?: number,
 ): Step {
-  return { kind: "engine", nodeId, call, doneWhen, reason };
+  const limit = timeoutMs === undefined ? {} : { timeoutMs };
+  return { kind: "engine", nodeId, call, doneWhen, ...limit, reason };
 }
 
 export function work(subject: string, ...steps: Step[]): Work {

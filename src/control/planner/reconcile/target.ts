@@ -9,6 +9,7 @@ import type { EngineNexus, EngineReplica } from "../../cluster-state.ts";
 import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
 import { deviceBytes } from "../capacity.ts";
 import type { Work } from "../plan.ts";
+import { switchedOver } from "./failover.ts";
 import { CHILDREN_MAX, CREATE_PATIENCE_MS } from "./limits.ts";
 import { movedTarget } from "./move.ts";
 import { isBegun, type Planning } from "./planning.ts";
@@ -47,16 +48,16 @@ export function planServing(
     p.warn("critical", subject, "its target has no nexus", `republish the volume`);
     return waiting;
   }
-  const moved = movedTarget(p, volume, record);
+  const moved = movedTarget(p, volume, record) ?? switchedOver(p, volume, record);
   if (moved !== null) return { kind: "work", work: moved };
   const node = p.online(record.nodeId);
   if (node === undefined) {
-    if (p.isGone(record.nodeId) && volume.target !== null) {
+    if (p.isGone(record.nodeId) && volume.target !== null && !p.state.settings.switchOver) {
       p.warn(
         "critical",
         subject,
         `node ${record.nodeId}, which serves it, cannot be reached`,
-        "hosts with other paths go on elsewhere once it is published there; bring the node back",
+        "bring the node back, or publish the volume elsewhere (switch-over is off)",
       );
     }
     return waiting;

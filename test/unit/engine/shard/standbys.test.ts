@@ -239,7 +239,7 @@ describe("a standby", () => {
       expect(await b.call("listStandbys", {})).toEqual([]);
 
       // And back again, over the same connections.
-      const [{ uuid }] = (await b.call("listNexuses", {})) as [{ uuid: string }];
+      const { uuid } = (await b.call("listNexuses", {}))[0]!;
       await b.call("createStandby", standbyOf(volumeUuid, second));
       await b.call("destroyNexus", { uuid });
       const third = await openNexus(a, volumeUuid, 3, [`bdev:///${ra.uuid}`, rb.uri], first);

@@ -51,19 +51,19 @@ function withVolume(nodes = 3, replicaCount = 2) {
 }
 
 describe("controller ids", () => {
-  test("come in ranges of two that do not meet until they begin again below 0xffef", () => {
-    expect(controllerIdsOf(1)).toEqual({ min: 1, max: 2 });
-    expect(controllerIdsOf(2)).toEqual({ min: 3, max: 4 });
-    const last = 32_759;
-    expect(controllerIdsOf(last)).toEqual({ min: 65_517, max: 65_518 });
-    expect(controllerIdsOf(last + 1)).toEqual({ min: 1, max: 2 });
-    const seen = new Set<number>();
-    for (let incarnation = 1; incarnation <= last; incarnation += 1) {
-      const { min, max } = controllerIdsOf(incarnation);
-      expect(max).toBeLessThan(0xffef);
-      seen.add(min).add(max);
+  test("are a range of each node's own, which do not meet until they begin again below 0xffef", () => {
+    expect(controllerIdsOf({ raftId: "1" })).toEqual({ min: 1, max: 64 });
+    expect(controllerIdsOf({ raftId: "2" })).toEqual({ min: 65, max: 128 });
+    const nodes = 1_023;
+    expect(controllerIdsOf({ raftId: String(nodes + 1) })).toEqual({ min: 1, max: 64 });
+    let next = 1;
+    for (let raftId = 1; raftId <= nodes; raftId += 1) {
+      const { min, max } = controllerIdsOf({ raftId: String(raftId) });
+      expect([min, max]).toEqual([next, next + 63]);
+      next = max + 1;
     }
-    expect(seen.size).toBe(2 * last);
+    expect(next - 1).toBeLessThan(0xffef);
+    expect(controllerIdsOf({ raftId: "9223372036854775807" }).min).toBeGreaterThan(0);
   });
 });
 
@@ -91,7 +91,7 @@ describe("publication", () => {
       phase: "Open",
       share: "nvmf",
       allowedHosts: [host.nqn],
-      controllerIds: { min: 1, max: 2 },
+      controllerIds: { min: 1, max: 64 },
       sizeBytes: GiB + 4096, // whole blocks
     });
     const order = nexus().children.map(
@@ -160,7 +160,7 @@ describe("publication", () => {
 });
 
 describe("republication", () => {
-  test("moves to another node: epoch and controller ids rise, the former target shuts down", () => {
+  test("moves to another node: the epoch rises, controller ids are that node's, the former target shuts down", () => {
     const { cluster, uuid, decide, publish, volume, nexus, replicas } = withVolume();
     publish({ nodeId: "node-1", frontendNode: host });
     const former = nexus();
@@ -170,7 +170,7 @@ describe("republication", () => {
     expect(events[0]?.action).toBe("SwitchOver");
     expect(volume()).toMatchObject({ epoch: 2, incarnation: 2 });
     expect(volume().target).toMatchObject({ nodeId: "node-2", frontendNodes: [host] });
-    expect(nexus()).toMatchObject({ epoch: 2, controllerIds: { min: 3, max: 4 } });
+    expect(nexus()).toMatchObject({ epoch: 2, controllerIds: { min: 65, max: 128 } });
     expect(nexus().allowedHosts).toEqual([host.nqn]);
     expect(cluster.stored.nexuses.get(former.uuid)?.phase).toBe("Shutdown");
     const away = replicas().find(({ nodeId }) => nodeId === "node-1");
@@ -257,7 +257,7 @@ describe("unpublication", () => {
     const { cluster, uuid, publish, nexus } = withVolume();
     for (const n of [1, 2, 3]) {
       publish();
-      expect(nexus()).toMatchObject({ epoch: n, controllerIds: controllerIdsOf(n) });
+      expect(nexus()).toMatchObject({ epoch: n });
       cluster.run((state) => unpublishVolume(state, uuid, false));
       cluster.carryOut();
     }
