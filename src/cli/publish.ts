@@ -3,7 +3,8 @@ import { Command } from "commander";
 import { TrilithError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { volumeId } from "./create.ts";
-import type { Volume } from "./rest/types.ts";
+import type { RestClient } from "./rest/client.ts";
+import type { Volume, VolumePath } from "./rest/types.ts";
 import { idArgument, printDone, withSession } from "./session.ts";
 
 interface PublishOptions {
@@ -64,13 +65,30 @@ export function connectCommand(uri: string, onlyHost: string | null = null): str
   return words.map(shellWord).join(" ");
 }
 
-/** Text about a volume that was published. */
-function publishedText({ spec, state }: Volume): string {
+/** Paths of a volume beside that of its target; none where the API does not know them yet. */
+async function standbysOf(client: RestClient, id: string): Promise<VolumePath[]> {
+  try {
+    const paths = await client.paths(id);
+    return paths.filter(({ role, uri }) => role === "standby" && uri !== "");
+  } catch (error) {
+    if (error instanceof TrilithError && error.code === "NotFound") return [];
+    throw error;
+  }
+}
+
+/**
+ * Text about a volume that was published, with a command for each path: a host that knows them all goes on
+ * when the target moves.
+ */
+function publishedText({ spec, state }: Volume, standbys: readonly VolumePath[]): string {
   const uri = state.target?.deviceUri ?? "";
   const node = state.target?.node ?? spec.target?.node ?? "?";
   const lines = [`Volume ${spec.uuid} published on ${node}`];
   const hosts = spec.target?.frontend_nodes ?? [];
-  if (uri !== "") lines.push(connectCommand(uri, hosts.length === 1 ? hosts[0]!.nqn : null));
+  const only = hosts.length === 1 ? hosts[0]!.nqn : null;
+  if (uri !== "") lines.push(connectCommand(uri, only));
+  const host = (uri === "" ? null : targetAddress(uri).hostNqn) ?? only;
+  for (const standby of standbys) lines.push(connectCommand(standby.uri, host));
   return lines.join("\n");
 }
 
@@ -96,7 +114,9 @@ export function publishCommand(context: CliContext): Command {
           ...(options.republish === true ? { republish: true } : {}),
           ...(options.reuseExisting === true ? { reuse_existing: true } : {}),
         });
-        printDone(session, published, publishedText(published));
+        const isText = session.output === "none";
+        const standbys = isText ? await standbysOf(session.client, volumeId(given)) : [];
+        printDone(session, published, publishedText(published, standbys));
       }),
     );
   return new Command("publish").description("Serves volumes to hosts.").addCommand(volume);

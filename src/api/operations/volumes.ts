@@ -9,6 +9,7 @@ import { generatedUuid } from "../identity.ts";
 import { contractOperation, JsonText, ownOperation, type Scope } from "../operation.ts";
 import { pageOf, replicaOf, sorted, volumeOf } from "../records.ts";
 import { renderRebuildRecord, renderRunningRebuilds } from "../render/nexuses.ts";
+import { renderPaths } from "../render/paths.ts";
 import { renderVolume, volumeText } from "../render/volumes.ts";
 import { MoveReplicaBody } from "../schemas/cluster.ts";
 import {
@@ -28,6 +29,7 @@ import {
   SetVolumePropertyBody,
   type Topology as TopologyBody,
   Volume,
+  VolumePath,
   Volumes,
 } from "../schemas/volumes.ts";
 import { assertNvmf } from "./nexuses.ts";
@@ -117,6 +119,21 @@ const reads = [
     handle: ({ params }, scope) => shownVolume(scope, params.volume_id),
   }),
 ];
+
+const paths = ownOperation({
+  id: "get_volume_paths",
+  method: "get",
+  path: "/volumes/{volume_id}/paths",
+  tag: "Volumes",
+  summary: "The ways by which hosts reach a volume: its target, and the standbys beside it",
+  description: "Hosts connect to all of them; when the target moves, I/O follows without a mount.",
+  params: volumeParams,
+  result: v.array(VolumePath),
+  handle: async ({ params: { volume_id } }, scope) => {
+    const state = await scope.state();
+    return renderPaths(state, volumeOf(state, volume_id));
+  },
+});
 
 const life = [
   contractOperation({
@@ -371,4 +388,4 @@ const replicas = [
   }),
 ];
 
-export const volumeOperations = [...reads, ...life, ...publication, ...replicas];
+export const volumeOperations = [...reads, paths, ...life, ...publication, ...replicas];

@@ -247,3 +247,16 @@ export const VolumeSnapshots = v.object({
   entries: v.array(VolumeSnapshot),
   next_token: nextToken,
 });
+
+/** A way by which hosts reach a volume. */
+export const VolumePath = v.object({
+  node: v.string(),
+  role: v.picklist(["target", "standby"]),
+  /** `listening`: a host may be connected, and is sent to the path that serves. `pending`: not there now. */
+  state: v.picklist(["serving", "listening", "pending"]),
+  /** `nvmf+tcp://address:port/nqn?uuid=`. */
+  uri: v.string(),
+  /** Host connections, of standbys. */
+  hosts: v.optional(Count),
+});
+export type VolumePath = v.InferOutput<typeof VolumePath>;

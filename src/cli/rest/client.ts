@@ -19,6 +19,7 @@ import type {
   RemovalImpact,
   Settings,
   Volume,
+  VolumePath,
   VolumeRebuilds,
   VolumeSnapshot,
   Warning,
@@ -142,6 +143,7 @@ export function restClient(options: HttpOptions) {
       call<Volume>("POST", path`/volumes/${volume}/replicas/${replica}/move`, {
         body: pool === undefined ? {} : { pool },
       }),
+    paths: (id: string) => get<VolumePath[]>(path`/volumes/${id}/paths`),
     settings: () => get<Settings>("/settings"),
     changeSettings: (changes: Settings) => call<Settings>("PUT", "/settings", { body: changes }),
     appNodes: () => all<AppNode>("/app-nodes", {}, APP_NODES_PER_PAGE),

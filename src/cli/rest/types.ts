@@ -7,6 +7,15 @@
 type Maybe<T> = T | null | undefined;
 export type Labels = Readonly<Record<string, string>>;
 
+/** A way by which hosts reach a volume (an addition). */
+export interface VolumePath {
+  readonly node: string;
+  readonly role: "target" | "standby";
+  readonly state: "serving" | "listening" | "pending";
+  readonly uri: string;
+  readonly hosts?: Maybe<number>;
+}
+
 export type NodeStatus = "Unknown" | "Online" | "Offline";
 export interface CordonDrainState {
   readonly cordonedstate?: Maybe<{ readonly cordonlabels: readonly string[] }>;

@@ -27,13 +27,29 @@ interface Change {
   readonly search?: string;
   readonly body?: unknown;
   readonly status?: number;
+  /** What is asked for after it, with its answer. */
+  readonly thenAsked?: readonly [request: string, answer: unknown];
 }
 
 const target = `PUT /volumes/${VOLUME}/target`;
 const connect =
   `nvme connect -t tcp -a 10.0.0.1 -s 8420 -n nqn.2019-05.io.openebs:${VOLUME} ` +
   "--hostnqn=nqn.2019-05.io.openebs:node-name:host-1 --ctrl-loss-tmo=1980 --reconnect-delay=2";
-const published = `Volume ${VOLUME} published on node-1\n${connect}`;
+const paths = `GET /volumes/${VOLUME}/paths`;
+const pathAt = (n: number, role: "target" | "standby", state: string) => ({
+  ...{ node: `node-${n}`, role, state },
+  uri: `nvmf+tcp://10.0.0.${n}:8420/nqn.2019-05.io.openebs:${VOLUME}?uuid=${VOLUME}`,
+});
+const volumePaths = [
+  pathAt(1, "target", "serving"),
+  { ...pathAt(2, "standby", "listening"), hosts: 0 },
+  pathAt(3, "standby", "pending"),
+];
+/** One command for each path. */
+const published = [
+  `Volume ${VOLUME} published on node-1`,
+  ...[1, 2, 3].map((n) => connect.replace("10.0.0.1", `10.0.0.${n}`)),
+].join("\n");
 const impact = {
   volumesLost: [CLONE],
   volumesDegraded: [VOLUME],
@@ -196,6 +212,7 @@ const changes: Change[] = [
     request: target,
     body: { publish_context: {}, protocol: "nvmf" },
     answer: volume,
+    thenAsked: [paths, volumePaths],
     says: published,
   },
   {
@@ -210,6 +227,7 @@ const changes: Change[] = [
       reuse_existing: true,
     },
     answer: volume,
+    thenAsked: [paths, volumePaths],
     says: published,
   },
   {
@@ -282,14 +300,15 @@ const changes: Change[] = [
 
 describe("a change", () => {
   for (const change of changes) {
-    const { line, request, answer, says, search = "", body, status = 200 } = change;
+    const { line, request, answer, says, search = "", body, status = 200, thenAsked } = change;
+    const after = thenAsked === undefined ? {} : { [thenAsked[0]]: { body: thenAsked[1] } };
     test(`asks for it and says that it was made: ${line}`, async () => {
-      const ran = await run(line, { [request]: { status, body: answer } });
+      const ran = await run(line, { [request]: { status, body: answer }, ...after });
       expect(ran.err).toBe("");
       expect(ran.status).toBe(0);
       expect(ran.out).toBe(says);
       const [asked, ...more] = ran.api.asked;
-      expect(more).toEqual([]);
+      expect(more.map((one) => `${one.method} ${one.path}`)).toEqual(Object.keys(after));
       expect(`${asked!.method} ${asked!.path}${asked!.search}`).toBe(`${request}${search}`);
       expect(asked!.body).toEqual(body);
     });
@@ -346,7 +365,10 @@ test("a volume for one host is connected by that host's name", async () => {
     spec: { ...volume.spec, target: { ...volume.spec.target!, frontend_nodes: [host] } },
     state: { ...volume.state, target: { ...volume.state.target!, deviceUri: uri } },
   };
-  const ran = await run(`publish volume ${VOLUME} --host host-1`, { [target]: { body: forHost } });
+  const ran = await run(`publish volume ${VOLUME} --host host-1`, {
+    [target]: { body: forHost },
+    [paths]: { status: 404 },
+  });
   expect(ran.out).toContain(
     `-a 10.0.0.2 -s 8420 -n nqn.2019-05.io.openebs:${VOLUME} --hostnqn=${host.nqn} `,
   );

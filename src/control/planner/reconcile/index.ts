@@ -19,6 +19,7 @@ import { planSnapshot } from "./snapshots.ts";
 import { planOrphanStandbys, planStandbys, standbysByVolume } from "./standby.ts";
 import { planVolume } from "./volumes.ts";
 
+export { type Path, pathsOf } from "./paths.ts";
 export { type Failures, noFailures, type SubjectFailure } from "./planning.ts";
 
 /** The work of one subject, with what planning it has shown. */

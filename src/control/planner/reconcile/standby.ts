@@ -66,7 +66,7 @@ export function planStandbys(p: Planning, volume: VolumeRecord): Work | null {
     return removed(volume.uuid, have, "the volume is not served to hosts");
   }
   const nexus = servingNexus(p, record);
-  if (nexus === undefined || !hasOwnIds(p, record)) return null;
+  if (nexus === undefined) return null;
   const wanted = wantedNodes(p, volume, record);
   for (const node of wanted) {
     const seen = have.find(({ nodeId }) => nodeId === node.id)?.standby;
@@ -122,7 +122,9 @@ function hasOwnIds(p: Planning, record: NexusRecord): boolean {
 }
 
 /** Nodes that are to be standbys: with a healthy replica first (they can serve best), then those that are. */
-function wantedNodes(p: Planning, volume: VolumeRecord, record: NexusRecord): NodeRecord[] {
+export function wantedNodes(p: Planning, volume: VolumeRecord, record: NexusRecord): NodeRecord[] {
+  // Nothing is promised while the target keeps the ids of an older version.
+  if (!hasOwnIds(p, record)) return [];
   const holders = new Set(
     p
       .replicasOf(volume)
