@@ -118,6 +118,7 @@ export class ClusterNode {
   readonly engine: EngineClient = engineClient(`http://${this.address}:${OWN_RPC_PORT}`);
   readonly folder: string;
   #process: Subprocess<"pipe", number, number> | null = null;
+  #paused: number[] = [];
 
   constructor(name: string, folder: string) {
     this.name = name;
@@ -129,8 +130,9 @@ export class ClusterNode {
     return join(this.folder, "data");
   }
 
+  /** It answers, as far as its processes go. */
   get isRunning(): boolean {
-    return this.#process !== null;
+    return this.#process !== null && this.#paused.length === 0;
   }
 
   get pid(): number {
@@ -227,6 +229,18 @@ export class ClusterNode {
     await child.exited;
     for (const pid of all) await hasEnded(pid);
     this.#process = null;
+  }
+
+  /** Stops all processes of the node where they are; its connections stay open. */
+  pause(): void {
+    const all = [this.pid, ...descendants(this.pid)];
+    signalAll(all, "SIGSTOP");
+    this.#paused = all;
+  }
+
+  /** Lets a node go on that was paused. */
+  resume(): void {
+    signalAll(this.#paused.splice(0), "SIGCONT");
   }
 
   /** Kills the engine alone; the control process starts it again. Returns its process id. */
