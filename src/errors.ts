@@ -108,6 +108,23 @@ export class TrilithError extends Error {
   }
 }
 
+/** An error for a failure of something below, which stays known (`wasRefused`). */
+export function causedBy(error: TrilithError, cause: unknown): TrilithError {
+  error.cause = cause;
+  return error;
+}
+
+/** Codes by which Node's sockets and Bun's `fetch` say that nobody listens at an address. */
+const refusals: ReadonlySet<unknown> = new Set(["ECONNREFUSED", "ConnectionRefused"]);
+
+/** True when the other machine has answered that nobody listens there: whatever did has ended. */
+export function wasRefused(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if (refusals.has((at as { code?: unknown }).code)) return true;
+  }
+  return false;
+}
+
 /** The plain form of an error, as it crosses threads and HTTP. */
 export interface ErrorBody {
   readonly kind: ErrorCode;

@@ -5,7 +5,7 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:http2";
 import { isIP } from "node:net";
 import type { Readable, Writable } from "node:stream";
-import { TrilithError } from "../errors.ts";
+import { causedBy, TrilithError } from "../errors.ts";
 import { pumpBody, webBody } from "./bodies.ts";
 import { CONNECT_TIMEOUT_MS, PING_INTERVAL_MS, PING_TIMEOUT_MS } from "./limits.ts";
 import { type Credentials, type PeerCertificate, plainCertificate } from "./peer-certificate.ts";
@@ -44,7 +44,10 @@ const connectionFields = new Set([
 function unavailable(where: string, error: unknown): TrilithError {
   if (error instanceof TrilithError) return error;
   const text = error instanceof Error ? error.message : String(error);
-  return new TrilithError("Unavailable", `${where}: ${text}`, "check that the node runs there");
+  return causedBy(
+    new TrilithError("Unavailable", `${where}: ${text}`, "check that the node runs there"),
+    error,
+  );
 }
 
 /** Why a request whose signal was given ended early. */

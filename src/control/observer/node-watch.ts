@@ -4,6 +4,7 @@
  */
 import type { EngineClient } from "../../engine/rpc/client.ts";
 import type { EngineEvent } from "../../engine/rpc/info.ts";
+import { wasRefused } from "../../errors.ts";
 import type { Log } from "../../ops/log.ts";
 import type { NodeId } from "../model.ts";
 import {
@@ -21,6 +22,8 @@ import type { Semaphore } from "./semaphore.ts";
 export interface WatchListener {
   /** The engine answered. */
   seen(): void;
+  /** Nobody listens where the engine should be. */
+  refused(): void;
   /** Everything was read, by a read that was begun `startedMs` (monotonic). */
   read(reading: EngineReading): void;
   /** `isNew`: it happened since the watch began. */
@@ -99,6 +102,7 @@ export class NodeWatch {
         }
       } catch (error) {
         if (signal.aborted) return;
+        if (wasRefused(error)) listener.refused();
         const reason = error instanceof Error ? error.message : String(error);
         this.#options.log("debug", "no heartbeat", { node: this.#options.nodeId, reason });
       }

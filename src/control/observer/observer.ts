@@ -48,6 +48,8 @@ interface Watched {
   readonly watch: NodeWatch;
   /** Monotonic time of its last answer, at first of the beginning. */
   aliveMs: number;
+  /** Monotonic time since when nobody listens there; null: somebody does, as far as is known. */
+  refusedMs: number | null;
   /** A full read is in since the engine was last heard of again. */
   isRead: boolean;
 }
@@ -160,6 +162,7 @@ export class Observer implements Observation {
       monotonicMs: this.#monotonicMs,
       listener: {
         seen: () => this.#seen(id),
+        refused: () => this.#refused(id),
         read: (reading) => this.#read(id, reading),
         event: (event, isNew) => {
           for (const listener of this.#eventListeners) listener(id, event, isNew);
@@ -167,7 +170,7 @@ export class Observer implements Observation {
       },
     });
     const aliveMs = this.#monotonicMs();
-    this.#watched.set(id, { record, client, watch, aliveMs, isRead: false });
+    this.#watched.set(id, { record, client, watch, aliveMs, refusedMs: null, isRead: false });
     if (!this.#observation.has(id)) this.#put(id, blank(id));
   }
 
@@ -190,9 +193,15 @@ export class Observer implements Observation {
     const node = this.#observation.get(id);
     if (watched === undefined || node === undefined) return;
     watched.aliveMs = this.#monotonicMs();
+    watched.refusedMs = null;
     this.#put(id, { ...node, lastSeenMs: this.#options.nowMs() });
     // A node that was away counts as Online only when it has been read: what is known of it is old.
     if (node.status !== "Online" && !watched.isRead) void watched.watch.refresh();
+  }
+
+  #refused(id: NodeId): void {
+    const watched = this.#watched.get(id);
+    if (watched !== undefined) watched.refusedMs ??= this.#monotonicMs();
   }
 
   #read(id: NodeId, reading: EngineReading): void {
@@ -216,7 +225,8 @@ export class Observer implements Observation {
   }
 
   /**
-   * Nodes that have been silent for too long are Offline. Time in which this process itself stood still
+   * Nodes that have been silent for too long are Offline; when nobody listens there any more, half of
+   * that is enough: an engine that starts again does so at once. Time in which this process itself stood still
    * says nothing of them: their answers may lie unread.
    */
   #checkSilence(): void {
@@ -225,12 +235,16 @@ export class Observer implements Observation {
     const lateMs = now - (this.#checkedMs ?? now) - SILENCE_CHECK_MS;
     this.#checkedMs = now;
     if (lateMs > SILENCE_CHECK_MS) {
-      for (const watched of this.#watched.values()) watched.aliveMs += lateMs;
+      for (const watched of this.#watched.values()) {
+        watched.aliveMs += lateMs;
+        if (watched.refusedMs !== null) watched.refusedMs += lateMs;
+      }
     }
     for (const [id, watched] of this.#watched) {
       const node = this.#observation.get(id);
       if (node === undefined || node.status === "Offline") continue;
-      if (now - watched.aliveMs <= deadlineMs) continue;
+      const refusedForMs = now - (watched.refusedMs ?? now);
+      if (now - watched.aliveMs <= deadlineMs && refusedForMs <= deadlineMs / 2) continue;
       watched.isRead = false;
       this.#put(id, { ...node, status: "Offline", offlineSinceMs: this.#options.nowMs() });
       this.#options.log("warn", "node offline", { node: id, silentMs: now - watched.aliveMs });

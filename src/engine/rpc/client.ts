@@ -1,6 +1,6 @@
 /** Typed client of the engine's API: one function per route of the contract. */
 import * as v from "valibot";
-import { fromErrorBody, TrilithError } from "../../errors.ts";
+import { causedBy, fromErrorBody, TrilithError } from "../../errors.ts";
 import { currentRequestId, REQUEST_ID_HEADER } from "../../ops/request-id.ts";
 import { type EngineContract, engineContract } from "./contract.ts";
 import { ErrorBodySchema } from "./fields.ts";
@@ -70,7 +70,10 @@ function unreachable(url: string, error: unknown, signal: AbortSignal | undefine
     return new TrilithError("Timeout", `${url}: no answer in time`);
   }
   if (signal?.aborted === true) return new TrilithError("Aborted", `${url}: given up`);
-  return new TrilithError("Unavailable", `${url}: ${text}`, "check that the engine runs there");
+  return causedBy(
+    new TrilithError("Unavailable", `${url}: ${text}`, "check that the engine runs there"),
+    error,
+  );
 }
 
 /** The typed error that an answer other than 2xx carries. */
