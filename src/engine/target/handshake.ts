@@ -37,6 +37,15 @@ function refused(status: number, dw0 = 0): Outcome {
   return { status: status | STATUS_DNR, dw0 };
 }
 
+/**
+ * The subsystem is not here now. It may be in a moment, on an engine that has just started: a host that
+ * had a path here shall try again (Linux gives a path up when it is told "do not retry").
+ */
+const notHere: Outcome = {
+  status: Status.CONNECT_INVALID_PARAMETERS,
+  dw0: IN_DATA | AT_SUBSYSTEM_NQN,
+};
+
 export class Handshake implements CommandHandler {
   readonly #connection: Connection;
 
@@ -94,9 +103,7 @@ export class Handshake implements CommandHandler {
     if (!connection.hasResponseRoom()) return false;
     const subsystem = connection.target.subsystem(data.subsystemNqn);
     const outcome: Outcome =
-      subsystem === undefined || subsystem.ended
-        ? refused(Status.CONNECT_INVALID_PARAMETERS, IN_DATA | AT_SUBSYSTEM_NQN)
-        : this.#admit(subsystem, command, data);
+      subsystem === undefined || subsystem.ended ? notHere : this.#admit(subsystem, command, data);
     if ("status" in outcome) {
       connection.target.options.log("warn", "connect refused", {
         nqn: data.subsystemNqn,
