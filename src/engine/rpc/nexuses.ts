@@ -73,6 +73,8 @@ export const Nexus = v.object({
   /** How hosts reach it over NVMe; empty when it is not shared so. */
   deviceUri: v.string(),
   shares: v.array(Share),
+  /** NVMe controllers that hosts have here. Absent: an engine of before this was told. */
+  controllers: v.optional(Count),
   /** Rebuilds that run or wait. */
   rebuilds: Count,
   dirtyRegions: Count,

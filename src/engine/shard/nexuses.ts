@@ -380,6 +380,7 @@ export class Nexuses {
       children,
       deviceUri: shares.find(({ protocol }) => protocol === "nvmf")?.uri ?? "",
       shares,
+      controllers: this.#shares.controllerCount(nexus),
       rebuilds: running + nexus.rebuilds.waiting().length,
       reactor: this.#context.reactor.index,
     };

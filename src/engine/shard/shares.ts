@@ -247,6 +247,11 @@ export class Shares {
     );
   }
 
+  /** Controllers that hosts have over a device. */
+  controllerCount(bdev: Bdev): number {
+    return this.#shared.get(bdev)?.subsystem?.controllers.size ?? 0;
+  }
+
   /** `FailedPrecondition` when the device is not served over NVMe/TCP. */
   anaStateOf(bdev: Bdev): AnaStateName {
     return anaNameOf(this.#subsystemOf(bdev).anaState);

@@ -23,10 +23,11 @@
  * that has heard of the new path by then may be told old data by a node that is cut off from all
  * others but not from it.
  */
+import type { EngineNexus } from "../../cluster-state.ts";
 import type { NexusRecord, VolumeRecord } from "../../model.ts";
 import { rankTargetNodes } from "../placement/target.ts";
 import type { Work } from "../plan.ts";
-import { HOLD_DOWN_MS, REPUBLISH_WAIT_MS } from "./limits.ts";
+import { FOLLOW_WAIT_MS, HOLD_DOWN_MS, REPUBLISH_WAIT_MS } from "./limits.ts";
 import { movedTo } from "./move.ts";
 import type { Planning } from "./planning.ts";
 import { hostsAt } from "./standby.ts";
@@ -58,5 +59,26 @@ export function switchedOver(p: Planning, volume: VolumeRecord, record: NexusRec
       ? `${why}, and no other node can serve it`
       : `${why}, and no other replica that holds all its data can be reached`;
   p.warn("critical", subject, message, `bring back a node of ${places || nodeId}`);
+  return null;
+}
+
+/**
+ * A target that was moved and that no host has come to, while hosts are connected to a standby, goes there:
+ * they know no other way, such as a host with a single path whose node has come back.
+ */
+export function followedHosts(
+  p: Planning,
+  volume: VolumeRecord,
+  record: NexusRecord,
+  nexus: EngineNexus,
+): Work | null {
+  const isMoved = volume.target !== null && volume.incarnation > 1 && record.share === "nvmf";
+  if (!isMoved || !p.state.settings.switchOver || nexus.controllers !== 0) return null;
+  const candidates = rankTargetNodes(p.state, volume, new Set([record.nodeId]));
+  const connected = candidates.filter((node) => hostsAt(p, volume, node) > 0);
+  if (connected.length === 0) return null;
+  const dueMs = record.createdAtMs + FOLLOW_WAIT_MS;
+  if (p.nowMs >= dueMs) return movedTo(p, volume, connected, "its hosts are connected elsewhere");
+  p.wakeAt(dueMs);
   return null;
 }

@@ -12,5 +12,7 @@ export const STANDBY_CALL_MS = 5_000;
 export const HOLD_DOWN_MS = 300;
 /** The same where no host is known to be connected: they may know the way to the node alone. */
 export const REPUBLISH_WAIT_MS = 30_000;
+/** How long a target that was moved waits for a host before it goes to where hosts are connected. */
+export const FOLLOW_WAIT_MS = 10_000;
 /** Children that a nexus can have. */
 export const CHILDREN_MAX = 8;

@@ -9,7 +9,7 @@ import type { EngineNexus, EngineReplica } from "../../cluster-state.ts";
 import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
 import { deviceBytes } from "../capacity.ts";
 import type { Work } from "../plan.ts";
-import { switchedOver } from "./failover.ts";
+import { followedHosts, switchedOver } from "./failover.ts";
 import { CHILDREN_MAX, CREATE_PATIENCE_MS } from "./limits.ts";
 import { movedTarget } from "./move.ts";
 import { isBegun, type Planning } from "./planning.ts";
@@ -66,6 +66,8 @@ export function planServing(
   const next = nexus === undefined ? missing(p, volume, record) : present(p, volume, record, nexus);
   if (next === "waiting") return waiting;
   if (next !== null) return { kind: "work", work: next };
+  const followed = followedHosts(p, volume, record, nexus!);
+  if (followed !== null) return { kind: "work", work: followed };
   return { kind: "open", record, nexus: nexus! };
 }
 

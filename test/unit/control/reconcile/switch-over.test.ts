@@ -11,6 +11,7 @@ import { controllerIdsOf } from "../../../../src/control/planner/decide/index.ts
 import type { Change, Step, Work } from "../../../../src/control/planner/plan.ts";
 import { pathsOf, plan, planFor } from "../../../../src/control/planner/reconcile/index.ts";
 import {
+  FOLLOW_WAIT_MS,
   HOLD_DOWN_MS,
   REPUBLISH_WAIT_MS,
 } from "../../../../src/control/planner/reconcile/limits.ts";
@@ -60,6 +61,8 @@ interface Situation {
   /** Engines that know no standbys. */
   readonly older?: readonly Name[];
   readonly switchOver?: boolean;
+  /** Controllers that hosts have at the target. */
+  readonly controllers?: number | undefined;
 }
 
 function standby(node: NodeRecord, changes: Partial<EngineStandby> = {}): EngineStandby {
@@ -158,7 +161,12 @@ function situation(options: Situation = {}) {
               seenNexus(
                 record,
                 children.map((uri) => seenChild(uri)),
-                { blockSize: 512 },
+                {
+                  blockSize: 512,
+                  ...(options.controllers === undefined
+                    ? {}
+                    : { controllers: options.controllers }),
+                },
               ),
             ),
     };
@@ -373,6 +381,34 @@ describe("a target whose node is away", () => {
     const nodes = { n1: { drainLabels: ["x"], drainPhase: "draining" } } as const;
     const { work } = about("volume", { standbys: connected, nodes });
     expect(putsOf<VolumeRecord>(work, "volumes")[0]?.target?.nodeId).toBe("n3");
+  });
+});
+
+describe("a target that was moved", () => {
+  const standbys = { n2: { controllers: 0 }, n3: { controllers: 1 } };
+  const at = (createdAtMs: number, changes: Situation = {}) =>
+    about("volume", { standbys, controllers: 0, ...changes, nexus: { createdAtMs } });
+
+  test("goes to where its hosts are when none has come to it for a while", () => {
+    const { work } = at(NOW_MS - FOLLOW_WAIT_MS);
+    expect(putsOf<VolumeRecord>(work, "volumes")[0]).toMatchObject({
+      epoch: 5,
+      target: { nodeId: "n3" },
+    });
+    const early = at(NOW_MS - FOLLOW_WAIT_MS + 7);
+    expect([early.work, early.wakeAtMs]).toEqual([null, NOW_MS + 7]);
+  });
+
+  test("stays where hosts are, where none is anywhere, and where it was published first", () => {
+    const stays: Situation[] = [
+      { controllers: 1 },
+      { controllers: undefined },
+      { standbys: { n2: {}, n3: {} } },
+      { volume: { incarnation: 1 } },
+      { switchOver: false },
+      { nodes: { n3: { cordonLabels: ["x"] } } },
+    ];
+    for (const changes of stays) expect(at(0, changes).work).toBeNull();
   });
 });
 
