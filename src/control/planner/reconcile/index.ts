@@ -9,6 +9,8 @@
  */
 import type { ClusterState } from "../../cluster-state.ts";
 import type { Plan, Warning, Work } from "../plan.ts";
+
+import { planAttention } from "./attention.ts";
 import { planGarbage, planOrphan } from "./garbage.ts";
 import { planNexus } from "./nexuses.ts";
 import { planNode } from "./nodes.ts";
@@ -98,5 +100,6 @@ export function plan(state: ClusterState, failures: Failures = noFailures): Plan
   for (const snapshot of stored.snapshots.values()) add(planSnapshot(p, snapshot));
   for (const node of stored.nodes.values()) add(planNode(p, node));
   works.push(...planGarbage(p));
+  planAttention(p);
   return { works, warnings: p.warnings, wakeAtMs: p.wakeAtMs };
 }

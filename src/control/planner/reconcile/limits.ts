@@ -14,5 +14,7 @@ export const HOLD_DOWN_MS = 300;
 export const REPUBLISH_WAIT_MS = 30_000;
 /** How long a target that was moved waits for a host before it goes to where hosts are connected. */
 export const FOLLOW_WAIT_MS = 10_000;
+/** A pool that is so full, of thin volumes that may grow, is warned of (percent). */
+export const POOL_FULL_PERCENT = 90;
 /** Children that a nexus can have. */
 export const CHILDREN_MAX = 8;
