@@ -100,7 +100,7 @@ export class IoPath implements IoOwner {
   /** Children that take writes, and those of them that are in sync. Bit i is child i. */
   writeMask = 0;
   syncMask = 0;
-  /** Lost children whose loss is not recorded yet: no write may be acknowledged. */
+  /** Lost children whose loss is not recorded yet: nothing may be acknowledged, nor read. */
   failingMask = 0;
   /** In-sync children that reads go to, local ones only when there are any. */
   readers: number[] = [];
@@ -125,7 +125,11 @@ export class IoPath implements IoOwner {
   /** Writes whose regions are not dirty yet, or whose range is locked. */
   readonly #unmarked: SlotQueue;
   readonly #locked: SlotQueue;
-  /** Writes answered by all children that may not be acknowledged yet. */
+  /**
+   * Writes answered by all children that may not be acknowledged yet; and reads while a loss is not
+   * recorded. A child that cannot be reached may have been taken by a newer nexus, which hosts write to:
+   * what the others hold is told only when the record says that there is none.
+   */
   readonly #held: SlotQueue;
   /** Control work that waits for requests to end; each looks again by itself. */
   readonly #idleWaiters: (() => void)[] = [];
@@ -160,8 +164,10 @@ export class IoPath implements IoOwner {
       return;
     }
     const op = this.io.op[slot]!;
-    if (op === IoOp.READ) this.#read(slot, 0);
-    else if (op === IoOp.FLUSH) this.#sendToAll(slot, this.writeMask);
+    if (op === IoOp.READ) {
+      if (this.failingMask === 0) this.#read(slot, 0);
+      else this.#held.push(slot);
+    } else if (op === IoOp.FLUSH) this.#sendToAll(slot, this.writeMask);
     else this.#write(slot);
   }
 
@@ -284,7 +290,8 @@ export class IoPath implements IoOwner {
   #readDone(slot: number, index: number, status: number): void {
     this.inFlight--;
     if (status === IoStatus.OK || isRequestFault(status)) {
-      this.io.complete(slot, status);
+      if (this.failingMask === 0 || this.#stopStatus !== 0) this.io.complete(slot, status);
+      else this.#held.push(slot);
       return;
     }
     const tried = this.requests.sent[slot]!;
@@ -352,7 +359,7 @@ export class IoPath implements IoOwner {
     return false;
   }
 
-  /** Acknowledges, holds, or sends again a write that all children have answered. */
+  /** Acknowledges, holds, or sends again a write that all children have answered; reads again. */
   #acknowledge(slot: number): void {
     const { io, requests } = this;
     if (this.#stopStatus !== 0) {
@@ -363,7 +370,8 @@ export class IoPath implements IoOwner {
       this.#held.push(slot);
       return;
     }
-    if ((requests.done[slot]! & this.syncMask) === this.syncMask) {
+    const isRead = io.op[slot] === IoOp.READ;
+    if (!isRead && (requests.done[slot]! & this.syncMask) === this.syncMask) {
       io.complete(slot, IoStatus.OK);
       return;
     }

@@ -18,10 +18,10 @@
  * 4. The record of the volume that the decision was made from is part of the transaction. The recorder
  *    writes it too: had the old nexus lost a child and acknowledged since, the transaction is refused.
  *
- * What the old nexus can still do is answer reads from its own replica, until the connection to a claimed
- * child tells it: at once as long as the nodes reach each other, else when that connection times out. A host
- * that has heard of the new path by then may be told old data by a node that is cut off from all
- * others but not from it.
+ * What the old nexus can still do is answer reads from its own replica, until it finds a claimed child gone:
+ * at once as long as the nodes reach each other, else when that connection's keep-alive ends. From then on it
+ * answers nothing, for the loss cannot be recorded. Within that time a host that has heard of the new path
+ * may be told old data by a node that is cut off from all others but not from the host.
  */
 import type { EngineNexus } from "../../cluster-state.ts";
 import type { NexusRecord, VolumeRecord } from "../../model.ts";
