@@ -106,7 +106,12 @@ export function createRaftTables(db: Database): void {
 /** Sets what makes a commit durable; the file is one node's and nobody else's. */
 export function makeDurable(db: Database): void {
   db.run("PRAGMA journal_mode = WAL");
-  db.run("PRAGMA synchronous = FULL");
+  syncEachCommit(db, true);
+}
+
+/** Whether a COMMIT waits for the disk itself; otherwise that is up to `disk.ts`. Not in a transaction. */
+export function syncEachCommit(db: Database, isOn: boolean): void {
+  db.run(`PRAGMA synchronous = ${isOn ? "FULL" : "NORMAL"}`);
 }
 
 /** The raft id that a file belongs to; null when it belongs to none yet. Throws `Corrupted`. */

@@ -4,13 +4,16 @@
  *
  * Everything happens in turns. A turn takes what came in (messages, proposals, reads) to the core and
  * carries out what that says: per Ready ONE transaction with log, hard state and the effect of committed
- * commands; after it the messages; after them the answers. A turn never waits for anything.
+ * commands; after it the messages; after them the answers. Where `durability.ts` says so, messages and
+ * answers come when the transaction is on the disk, and the next turn after them.
  */
 import type { Database } from "bun:sqlite";
 import { rmSync } from "node:fs";
 import { TrilithError } from "../../errors.ts";
 import { type ChangeKind, Changes, membersAfter, whyWithoutEffect } from "./changes.ts";
 import { type RaftClock, systemClock } from "./clock.ts";
+import { type Disk, diskOf } from "./disk.ts";
+import { mayGoEarly, needsDisk } from "./durability.ts";
 import {
   ConfChange,
   ConfState,
@@ -26,43 +29,21 @@ import {
   startEngine,
 } from "./engine.ts";
 import { defaultRaftLimits, type RaftLimits } from "./limits.ts";
-import { LogStore } from "./log-store.ts";
+import { LogStore, syncEachCommit } from "./log-store.ts";
+import type { RaftNodeOptions } from "./options.ts";
 import { notApplied, type Outcome, Proposals } from "./proposals.ts";
-import type { RaftNode, RaftTransport, StateMachine } from "./raft.ts";
+import type { RaftNode, StateMachine } from "./raft.ts";
 import { Reads } from "./reads.ts";
 import { withSnapshotFile } from "./snapshot-file.ts";
 import { SnapshotSender } from "./snapshot-sender.ts";
 import { membersOf, Snapshots } from "./snapshots.ts";
-import { decodeMessage, encodeMessage, encodeRemovedNotice, REMOVED_NOTICE } from "./wire.ts";
-
-export interface RaftNodeOptions {
-  /** Never used again for another member or another disk. */
-  readonly raftId: string;
-  /** The node's file; it stays the caller's, who closes it after `stop`. */
-  readonly db: Database;
-  /** For files of snapshots; those named `raft-snapshot-*` in it are the node's. */
-  readonly folder: string;
-  readonly stateMachine: StateMachine;
-  readonly transport: RaftTransport;
-  /**
-   * Begins a cluster with this node as its only voter, when nothing is stored yet. Without it a node
-   * with nothing stored waits until it is added to a cluster.
-   */
-  readonly bootstrap?: { readonly context: string };
-  readonly limits?: Partial<RaftLimits>;
-  readonly clock?: RaftClock;
-  /** 0 <= x < 1. */
-  readonly random?: () => number;
-  /** Called once when the cluster has removed this node; it has stopped then. */
-  readonly onRemoved?: () => void;
-  /**
-   * Called once when the node cannot go on: the disk failed, or a defect. It has stopped then, and what
-   * is stored is whole. Without it the error is thrown where nobody catches it, which ends the process.
-   */
-  readonly onFailure?: (error: unknown) => void;
-  /** Told of what failed and is tried again: worth a line in the log. */
-  readonly onProblem?: (what: string, error: unknown) => void;
-}
+import {
+  decodeMessage,
+  encodeMessage,
+  encodeRemovedNotice,
+  isAccepted,
+  REMOVED_NOTICE,
+} from "./wire.ts";
 
 /**
  * Opens a member on what its file holds. The state machine's `restored` is called before this returns.
@@ -89,27 +70,21 @@ interface Applied {
 
 type Life = "running" | "stopped" | "removed" | "failed";
 
-/** Messages that other members may send; everything else is the node's own. */
-const acceptedTypes: ReadonlySet<number> = new Set([
-  MessageType.MsgApp,
-  MessageType.MsgAppResp,
-  MessageType.MsgVote,
-  MessageType.MsgVoteResp,
-  MessageType.MsgPreVote,
-  MessageType.MsgPreVoteResp,
-  MessageType.MsgHeartbeat,
-  MessageType.MsgHeartbeatResp,
-  MessageType.MsgTimeoutNow,
-  MessageType.MsgReadIndex,
-  MessageType.MsgReadIndexResp,
-  REMOVED_NOTICE,
-]);
+/** A Ready that is written, and becomes durable. */
+interface Written {
+  readonly ready: Ready;
+  /** To be sent then. */
+  readonly messages: readonly Message[];
+  /** To be answered then. */
+  readonly applied: readonly Applied[] | null;
+}
 
 class Member implements RaftNode {
   readonly #options: RaftNodeOptions;
   readonly #limits: RaftLimits;
   readonly #clock: RaftClock;
   readonly #db: Database;
+  readonly #disk: Disk;
   readonly #machine: StateMachine;
   readonly #log: LogStore;
   readonly #raw: RawNode;
@@ -128,6 +103,10 @@ class Member implements RaftNode {
   #life: Life = "running";
   #isTurnDue = false;
   #isInTurn = false;
+  /** What waits for the disk: until it is there the core is given nothing. */
+  #written: Written | null = null;
+  /** A tick came meanwhile. */
+  #isTickDue = false;
   /** Ticks without a leader. */
   #ticksAlone = 0;
   /** The term that was told to listeners; null when told that we do not lead. */
@@ -138,6 +117,7 @@ class Member implements RaftNode {
     this.#limits = { ...defaultRaftLimits, ...options.limits };
     this.#clock = options.clock ?? systemClock;
     this.#db = options.db;
+    this.#disk = options.disk ?? diskOf(options.db);
     this.#machine = options.stateMachine;
     this.#log = new LogStore(options.db, options.raftId);
     if (options.bootstrap !== undefined && this.#log.isBlank)
@@ -169,6 +149,7 @@ class Member implements RaftNode {
       this.#clock.soon(() => options.onRemoved?.());
       return;
     }
+    syncEachCommit(this.#db, false);
     this.#stopTicks = this.#clock.every(this.#limits.tickMs, () => this.#tick());
     const { voters } = this.#log.members.conf;
     // Alone, there is nobody to wait for.
@@ -271,7 +252,7 @@ class Member implements RaftNode {
     } catch {
       return; // As good as lost. A newer version may send what this one does not know.
     }
-    if (acceptedTypes.has(message.type)) this.#take({ message, path: null, done: () => {} });
+    if (isAccepted(message)) this.#take({ message, path: null, done: () => {} });
   }
 
   async receiveSnapshot(bytes: Uint8Array, path: string): Promise<void> {
@@ -347,12 +328,10 @@ class Member implements RaftNode {
   #tick(): void {
     if (this.#life !== "running") return;
     const nowMs = this.#clock.nowMs();
+    this.#isTickDue = true;
     this.#guarded(() => {
-      this.#raw.tick();
       this.#proposals.expire(nowMs);
       this.#reads.expire(nowMs);
-      if (this.#reads.isUnanswered) this.#raw.readIndex(this.#reads.ask());
-      this.#callOut();
       this.#sender.expire(nowMs);
     });
     this.#turn();
@@ -390,19 +369,47 @@ class Member implements RaftNode {
 
   #turn(): void {
     this.#isTurnDue = false;
-    if (this.#life !== "running" || this.#isInTurn) return;
+    if (this.#life !== "running" || this.#isInTurn || this.#written !== null) return;
     this.#isInTurn = true;
-    this.#guarded(() => {
-      for (const incoming of this.#inbox.splice(0)) this.#stepIncoming(incoming);
-      this.#stepProposals();
-      if (this.#reads.isQuestionDue) this.#raw.readIndex(this.#reads.ask());
-      this.#changes.look(this.#clock.nowMs());
-      this.#carryOut();
-      this.#changes.look(this.#clock.nowMs());
-      this.#carryOut();
-      this.#cutLog();
-    });
+    this.#guarded(() => this.#takeTurn());
     this.#isInTurn = false;
+  }
+
+  /** Ends where something has to wait for the disk: there is another turn when it is there. */
+  #takeTurn(): void {
+    if (this.#isTickDue) this.#tickCore();
+    if (!this.#stepInbox()) return;
+    this.#stepProposals();
+    if (this.#reads.isQuestionDue) this.#raw.readIndex(this.#reads.ask());
+    this.#changes.look(this.#clock.nowMs());
+    if (!this.#carryOut()) return;
+    this.#changes.look(this.#clock.nowMs());
+    if (this.#carryOut()) this.#cutLog();
+  }
+
+  #tickCore(): void {
+    this.#isTickDue = false;
+    this.#raw.tick();
+    if (this.#reads.isUnanswered) this.#raw.readIndex(this.#reads.ask());
+    this.#callOut();
+  }
+
+  /** Gives the core what came in; false when something has to wait for the disk. */
+  #stepInbox(): boolean {
+    const incoming = this.#inbox.splice(0);
+    let at = 0;
+    for (; at < incoming.length; at++) {
+      const next = incoming[at]!;
+      // What came before a snapshot is durable before it.
+      if (next.path !== null && !this.#carryOut()) break;
+      this.#stepIncoming(next);
+      if (this.#written !== null) {
+        at++;
+        break;
+      }
+    }
+    this.#inbox.unshift(...incoming.slice(at));
+    return this.#written === null;
   }
 
   /** Runs something of the node; when it throws, the node has failed. */
@@ -436,7 +443,6 @@ class Member implements RaftNode {
       } else if (path === null) {
         this.#raw.step(message);
       } else {
-        this.#carryOut();
         this.#snapshotPath = path;
         this.#raw.step(message);
         this.#carryOut();
@@ -472,28 +478,57 @@ class Member implements RaftNode {
     if (this.#proposals.queuedCount > 0) this.#turnSoon();
   }
 
-  #carryOut(): void {
-    while (this.#life === "running" && this.#raw.hasReady()) this.#carryOutReady();
+  /** Carries out what the core says; false when that has to wait for the disk. */
+  #carryOut(): boolean {
+    while (this.#life === "running" && this.#written === null && this.#raw.hasReady()) {
+      this.#carryOutReady();
+    }
+    return this.#written === null;
   }
 
   #carryOutReady(): void {
     const ready = this.#raw.ready();
     const snapshot = ready.snapshot.isEmptySnap() ? null : ready.snapshot;
+    const { state, lastIndex } = this.#log;
+    const early = mayGoEarly(ready, this.#raw, this.#log);
+    for (const message of early) this.#send(message);
+    const messages = ready.messages.filter((message) => !early.has(message));
     const applied = this.#persist(ready, snapshot);
-    this.#raw.advance(ready);
-    for (const message of ready.messages) this.#send(message);
     if (snapshot !== null) {
       this.#machine.restored(this.#db, this.#log.applied);
       this.#proposals.snapshotInstalled(this.#log.applied);
     }
-    for (const { entry, result, isCommand } of applied) {
-      if (isCommand) this.#machine.applied(entry.index, result);
-      this.#proposals.applied(entry.index, entry.term, result);
+    if (snapshot !== null || !needsDisk(ready, state)) {
+      this.#finish({ ready, messages, applied });
+      return;
     }
-    for (const { requestCtx, index } of ready.readStates) {
-      this.#reads.answered(requestCtx, index);
-    }
-    this.#reads.applied(this.#log.applied);
+    // What a majority has committed before does not wait for what is new.
+    const isSettled = (ready.committedEntries.at(-1)?.index ?? 0) <= lastIndex;
+    if (isSettled) this.#answer(ready, applied);
+    this.#written = { ready, messages, applied: isSettled ? null : applied };
+    this.#disk.sync((error) => this.#synced(error));
+  }
+
+  /** What was written is durable. */
+  #synced(error: Error | null): void {
+    const written = this.#written;
+    if (written === null || this.#life !== "running") return;
+    this.#written = null;
+    this.#isInTurn = true;
+    this.#guarded(() => {
+      if (error !== null) throw error;
+      this.#finish(written);
+      this.#changes.look(this.#clock.nowMs());
+      this.#cutLog();
+    });
+    this.#isInTurn = false;
+    this.#turn();
+  }
+
+  #finish({ ready, messages, applied }: Written): void {
+    this.#raw.advance(ready);
+    for (const message of messages) this.#send(message);
+    if (applied !== null) this.#answer(ready, applied);
     this.#tellLeadership();
     const { removed } = this.#log.members;
     if (removed.has(this.#options.raftId) && this.#life === "running") {
@@ -503,11 +538,23 @@ class Member implements RaftNode {
     }
   }
 
+  #answer(ready: Ready, applied: readonly Applied[]): void {
+    for (const { entry, result, isCommand } of applied) {
+      if (isCommand) this.#machine.applied(entry.index, result);
+      this.#proposals.applied(entry.index, entry.term, result);
+    }
+    for (const { requestCtx, index } of ready.readStates) {
+      this.#reads.answered(requestCtx, index);
+    }
+    this.#reads.applied(this.#log.applied);
+  }
+
   /** Writes a Ready and applies what it commits, in one transaction. */
   #persist(ready: Ready, snapshot: Snapshot | null): Applied[] {
     if (snapshot !== null) {
       const path = this.#snapshotPath;
       if (path === null) throw new TrilithError("Internal", "raft: a snapshot without its file");
+      syncEachCommit(this.#db, true);
       withSnapshotFile(this.#db, path, (replace) => {
         this.#transaction(() => {
           replace();
@@ -517,6 +564,7 @@ class Member implements RaftNode {
           this.#write(ready);
         });
       });
+      syncEachCommit(this.#db, false);
       return [];
     }
     const hasState = !ready.hardState.isEmptyHardState();
@@ -618,6 +666,7 @@ class Member implements RaftNode {
     if (this.#life !== "running") return;
     this.#life = life;
     this.#stopTicks();
+    this.#disk.close();
     const why = this.#whyEnded();
     this.#proposals.end(why);
     this.#reads.end(why);

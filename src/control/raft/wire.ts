@@ -16,6 +16,27 @@ const VERSION = 1;
 /** Type of the message that tells a node that it was removed; the engine does not know it. */
 export const REMOVED_NOTICE = 100;
 
+/** Messages that other members may send; everything else is the node's own. */
+const acceptedTypes: ReadonlySet<number> = new Set([
+  MessageType.MsgApp,
+  MessageType.MsgAppResp,
+  MessageType.MsgVote,
+  MessageType.MsgVoteResp,
+  MessageType.MsgPreVote,
+  MessageType.MsgPreVoteResp,
+  MessageType.MsgHeartbeat,
+  MessageType.MsgHeartbeatResp,
+  MessageType.MsgTimeoutNow,
+  MessageType.MsgReadIndex,
+  MessageType.MsgReadIndexResp,
+  REMOVED_NOTICE,
+]);
+
+/** True for messages that other members may send, but for those with a snapshot. */
+export function isAccepted(message: Message): boolean {
+  return acceptedTypes.has(message.type);
+}
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true });
 

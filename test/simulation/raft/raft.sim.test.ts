@@ -1,7 +1,7 @@
 /**
  * Raft on SQLite under random trouble: a network that loses, delays, doubles and reorders; partitions of
- * every shape; processes that crash at any point of a transaction, stand still, have clocks that jump,
- * lose their disks; members that come and go; with clients writing and reading all the time.
+ * every shape; processes that crash at any point of a transaction, lose with the power what their disks do
+ * not have yet, one or all at once, stand still, have clocks that jump, lose their disks; members that come and go; with clients writing and reading all the time.
  *
  * What must hold: one leader per term; the same command at each index and the same state after it; what
  * was acknowledged is in the log, what was refused is not; reads and writes are linearizable; and once

@@ -1,6 +1,7 @@
-/** What happens to a simulated cluster: partitions, crashes, pauses, lost disks, changes of the members. */
+/** What happens to a simulated cluster: partitions, crashes, power losses, lost disks, changes of the members. */
 import type { SimCluster } from "../../support/raft/sim-cluster.ts";
-import type { CrashPoint, SimMember } from "../../support/raft/sim-member.ts";
+import type { CrashPoint } from "../../support/raft/sim-database.ts";
+import type { SimMember } from "../../support/raft/sim-member.ts";
 import { quietNetwork } from "../../support/raft/sim-network.ts";
 
 const PAUSE_MAX_MS = 6_000;
@@ -64,6 +65,8 @@ export class Trouble {
       [5, () => this.#crash()],
       [6, () => this.#restart()],
       [4, () => this.#blink()],
+      [3, () => this.#losePower()],
+      [1, () => this.#blackout()],
       [2, () => this.#pause()],
       [1, () => this.#jump()],
       [2, () => this.#transfer()],
@@ -129,6 +132,7 @@ export class Trouble {
       "in-apply",
       "before-commit",
       "after-commit",
+      "before-sync",
     ]);
     this.#count(`crash ${point}`);
     this.#cluster.note(`crash of ${member.raftId}: ${point}`);
@@ -138,13 +142,37 @@ export class Trouble {
 
   /** Ends and comes back at once: with the votes and the log it had, or something is wrong. */
   #blink(): void {
-    const { random, time } = this.#cluster;
     const member = this.#randomRunning();
     if (member === null) return;
     this.#count("blink");
     this.#cluster.note(`${member.raftId} blinks`);
     member.crash();
-    time.after(random.next() * 200, () => {
+    this.#restartSoon(member, 200);
+  }
+
+  /** Comes back with what its disk had. */
+  #losePower(): void {
+    const { random } = this.#cluster;
+    const leader = random.chance(0.4) ? this.#cluster.leader() : null;
+    const member = leader ?? this.#randomRunning();
+    if (member !== null) this.#losePowerOf(member);
+  }
+
+  #losePowerOf(member: SimMember): void {
+    const lost = member.losePower();
+    this.#count(lost === 0 ? "power loss" : "power loss with commits");
+    this.#cluster.note(`power loss of ${member.raftId}: ${lost} commits`);
+    this.#restartSoon(member, 1_000);
+  }
+
+  /** The power of all of them fails at the same moment. */
+  #blackout(): void {
+    for (const member of this.#cluster.running()) this.#losePowerOf(member);
+  }
+
+  #restartSoon(member: SimMember, withinMs: number): void {
+    const { random, time } = this.#cluster;
+    time.after(random.next() * withinMs, () => {
       const isDown = member.node === null && !member.isRemoved && !this.#lost.has(member.raftId);
       if (isDown) member.start(false);
     });

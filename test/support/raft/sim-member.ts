@@ -1,42 +1,25 @@
 /**
- * One member in a simulation: its file (SQLite in memory, which survives a crash as far as it was
- * committed), its process, which can crash at any transaction and stand still, and its clock.
+ * One member in a simulation: its file (SQLite in memory, which survives a crash of the process as far as
+ * it was committed, and a power loss as far as it was brought to the disk), its process, which can crash at
+ * any transaction and stand still, and its clock.
  */
-import { Database } from "bun:sqlite";
 import { copyFileSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import type { RaftClock } from "../../../src/control/raft/clock.ts";
+import type { Disk } from "../../../src/control/raft/disk.ts";
 import type { RaftLimits } from "../../../src/control/raft/limits.ts";
 import type { RaftNode, RaftTransport } from "../../../src/control/raft/raft.ts";
 import { openRaftNode } from "../../../src/control/raft/raft-node.ts";
 import type { Random } from "../random.ts";
 import { createKvTables, type KvWatcher, kvMachine } from "./kv-machine.ts";
+import { Crash, type CrashPoint, SimDatabase } from "./sim-database.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { SimTime } from "./sim-time.ts";
 
-/** Where the next transaction of a member ends its process. */
-export type CrashPoint = "in-apply" | "before-commit" | "after-commit";
-
-class Crash extends Error {}
-
-/** A file whose process dies at a chosen moment of a transaction. */
-class CrashingDatabase extends Database {
-  crashAt: CrashPoint | null = null;
-
-  crashIf(point: CrashPoint): void {
-    if (this.crashAt !== point) return;
-    this.crashAt = null;
-    throw new Crash(point);
-  }
-
-  override run(...statement: Parameters<Database["run"]>): ReturnType<Database["run"]> {
-    if (statement[0] !== "COMMIT") return super.run(...statement);
-    this.crashIf("before-commit");
-    const result = super.run(...statement);
-    this.crashIf("after-commit");
-    return result;
-  }
-}
+/** How long a disk takes, mostly; and how long one in `SLOW_SYNC_CHANCE` does. */
+const SYNC_MAX_MS = 4;
+const SLOW_SYNC_MAX_MS = 400;
+const SLOW_SYNC_CHANCE = 0.03;
 
 export interface SimSetting {
   readonly time: SimTime;
@@ -62,7 +45,7 @@ interface Life {
 
 export class SimMember {
   readonly raftId: string;
-  readonly db = new CrashingDatabase(":memory:");
+  #db = new SimDatabase(":memory:");
   readonly #setting: SimSetting;
   #life: Life = { isOver: true, onEnd: new Set() };
   #node: RaftNode | null = null;
@@ -75,8 +58,12 @@ export class SimMember {
   constructor(setting: SimSetting, raftId: string) {
     this.raftId = raftId;
     this.#setting = setting;
-    createKvTables(this.db);
+    createKvTables(this.#db);
     setting.members.set(raftId, this);
+  }
+
+  get db(): SimDatabase {
+    return this.#db;
   }
 
   get node(): RaftNode | null {
@@ -133,6 +120,21 @@ export class SimMember {
         };
       },
       soon: (call) => this.#later(life, random.next(), call),
+    };
+  }
+
+  #disk(life: Life): Disk {
+    const { random } = this.#setting;
+    return {
+      sync: (done) => {
+        const isThere = this.#db.sync();
+        const isSlow = random.chance(SLOW_SYNC_CHANCE);
+        this.#later(life, random.next() * (isSlow ? SLOW_SYNC_MAX_MS : SYNC_MAX_MS), () => {
+          isThere();
+          done(null);
+        });
+      },
+      close: () => {},
     };
   }
 
@@ -217,6 +219,7 @@ export class SimMember {
       transport: this.#transport(life),
       limits,
       clock: this.#clock(life),
+      disk: this.#disk(life),
       random: () => random.next(),
       onRemoved: () => {
         this.isRemoved = true;
@@ -241,6 +244,16 @@ export class SimMember {
     this.db.crashAt = null;
     for (const call of [...this.#life.onEnd]) call();
     this.#life.onEnd.clear();
+  }
+
+  /** The process ends now, and up to all that is not on the disk is lost. Returns how many commits were. */
+  losePower(): number {
+    this.crash();
+    const lost = this.#setting.random.below(this.#db.unsyncedCount + 1);
+    const before = this.#db;
+    this.#db = before.afterPowerLoss(lost);
+    before.close();
+    return lost;
   }
 
   /** The process ends at the next transaction; at which point of it is said. */
