@@ -1,4 +1,5 @@
 /** Pools: made, imported when their node is back, destroyed. */
+import type { EnginePool } from "../../cluster-state.ts";
 import type { PoolRecord } from "../../model.ts";
 import type { Work } from "../plan.ts";
 import { CREATE_PATIENCE_MS } from "./limits.ts";
@@ -38,10 +39,21 @@ function creating(p: Planning, pool: PoolRecord): Work | null {
   const failure = p.failures.get(subject);
   const cause = failure ?? silence(p, pool);
   const isLate = p.nowMs - pool.createdAtMs > CREATE_PATIENCE_MS;
+  // Whoever holds the disk holds it for long, and it was never this pool's: there is nothing to undo.
+  if (cause?.code === "InUse") {
+    const step = store(
+      `creating failed: ${cause.message}`,
+      [remove("pools", pool.id, pool)],
+      [event("Pool", "Delete", pool.id, pool.nodeId, `not created: ${cause.message}`)],
+    );
+    return givingUp(subject, cause, step);
+  }
   if (cause !== undefined && (isLate || isDefinite(cause))) {
-    const step = store(`creating failed: ${cause.message}`, [
-      put("pools", { ...pool, status: "Deleting" }),
-    ]);
+    const step = store(
+      `creating failed: ${cause.message}`,
+      [put("pools", { ...pool, status: "Deleting" })],
+      [event("Pool", "StateChange", pool.id, pool.nodeId, `creating failed: ${cause.message}`)],
+    );
     return givingUp(subject, cause, step);
   }
   if (p.online(pool.nodeId) === undefined) {
@@ -82,12 +94,14 @@ function created(p: Planning, pool: PoolRecord): Work | null {
         "export that pool or rename it, so that the right one can be imported",
       );
     } else if (observed.state !== "online") {
+      const reopened = reopening(pool, observed.state);
       p.warn(
         "critical",
         subject,
         `the pool is ${observed.state}: ${observed.stateReason}`,
         `check the disk ${pool.disks.join(", ")} on ${pool.nodeId} (smartctl, dmesg)`,
       );
+      return reopened;
     }
     return null;
   }
@@ -103,6 +117,29 @@ function created(p: Planning, pool: PoolRecord): Work | null {
   const input = { name: pool.id, disks: [...pool.disks], uuid: pool.uuid };
   const reason = "the node is there and its pool is not open";
   return work(subject, engine(pool.nodeId, { method: "importPool", input }, reason));
+}
+
+/**
+ * A pool that has stopped, closed and opened again from its disk: that is how it is found out whether the
+ * disk works again. The engine refuses it while a nexus uses a replica, and a failed pool serves nobody.
+ */
+function reopening(pool: PoolRecord, state: EnginePool["state"]): Work | null {
+  if (state !== "faulted" && state !== "offline") return null;
+  const { id: name, uuid, disks, nodeId } = pool;
+  return work(
+    `pool/${name}`,
+    engine(
+      nodeId,
+      { method: "exportPool", input: { name } },
+      "the pool has stopped: its disk may work again",
+      ["NotFound"],
+    ),
+    engine(
+      nodeId,
+      { method: "importPool", input: { name, disks: [...disks], uuid } },
+      "the pool is to be opened again",
+    ),
+  );
 }
 
 function deleting(p: Planning, pool: PoolRecord): Work | null {

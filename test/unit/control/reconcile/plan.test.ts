@@ -175,6 +175,35 @@ describe("pools", () => {
     expect(work?.failure?.code).toBe("ForeignDisk");
   });
 
+  test("whose disk somebody else holds are given up at once, with nothing to undo", () => {
+    const creating = state({ status: "Creating" });
+    const held: Failures = new Map([
+      ["pool/p", { code: "InUse", message: "held by another engine", remedy: "" }],
+    ]);
+    const { work } = planFor(creating, "pool/p", held);
+    expect(work?.steps).toMatchObject([{ changes: [{ table: "pools", remove: "p" }] }]);
+    expect(work?.failure).toMatchObject({ code: "InUse" });
+  });
+
+  test("that have stopped are opened again from their disk, and told of", () => {
+    const stopped = (poolState: "faulted" | "offline" | "degraded") => {
+      const pool = poolRecord("p", "n1");
+      return stateOf(
+        [
+          { table: "nodes", put: nodeRecord("n1") },
+          { table: "pools", put: pool },
+        ],
+        [seenNode("n1", { pools: [{ ...seenPool(pool), state: poolState }] })],
+      );
+    };
+    for (const poolState of ["faulted", "offline"] as const) {
+      const { work, warnings } = planFor(stopped(poolState), "pool/p");
+      expect(words(work?.steps)).toEqual(["n1 exportPool", "n1 importPool"]);
+      expect(warnings).toMatchObject([{ severity: "critical" }]);
+    }
+    expect(planFor(stopped("degraded"), "pool/p").work).toBeNull();
+  });
+
   test("that exist are imported, never made", () => {
     expect(words(planFor(state({}), "pool/p").work?.steps)).toEqual(["n1 importPool"]);
     expect(planFor(state({}, "uuid-of-p"), "pool/p").work).toBeNull();
