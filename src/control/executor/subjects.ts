@@ -20,6 +20,14 @@ export function affectedBy(
     if (record?.volumeUuid == null) return;
     subjects.add(`volume/${record.volumeUuid}`).add(`standby/${record.volumeUuid}`);
   };
+  const withReplica = (uuid: string): void => {
+    const now = after.replicas.get(uuid);
+    const former = before.replicas.get(uuid);
+    subjects.add(`replica/${uuid}`);
+    withVolume(now ?? former);
+    // A node that is evacuated waits for its last replica to be gone.
+    if (now === undefined && former !== undefined) subjects.add(`node/${former.nodeId}`);
+  };
   for (const name of touched) {
     const slash = name.indexOf("/");
     const key = name.slice(slash + 1);
@@ -30,13 +38,14 @@ export function affectedBy(
         for (const uuid of after.nexusesOfVolume.get(key) ?? []) subjects.add(`nexus/${uuid}`);
         break;
       case "replicas":
-        subjects.add(`replica/${key}`);
-        withVolume(after.replicas.get(key) ?? before.replicas.get(key));
+        withReplica(key);
         break;
       case "nexuses": {
         const nexus = after.nexuses.get(key) ?? before.nexuses.get(key);
         subjects.add(`nexus/${key}`);
         withVolume(nexus);
+        // A node that is drained waits for what it serves to be gone.
+        if (nexus !== undefined) subjects.add(`node/${nexus.nodeId}`);
         // What a nexus uses waits for its end.
         for (const uuid of after.replicasOfVolume.get(nexus?.volumeUuid ?? "") ?? []) {
           subjects.add(`replica/${uuid}`);
