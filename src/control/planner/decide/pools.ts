@@ -28,6 +28,11 @@ import {
 } from "./errors.ts";
 import { withLabel, withoutLabel } from "./labels.ts";
 
+/** `1 replica`, `2 replicas`. */
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
+}
+
 /** Cluster sizes that engines take. */
 const CLUSTER_BYTES_MIN = 64 << 10;
 const CLUSTER_BYTES_MAX = 1 << 30;
@@ -126,7 +131,7 @@ export function destroyPool(
   if (replicas + snapshots > 0) {
     throw new TrilithError(
       "InUse",
-      `pool ${id} holds ${replicas} replicas and ${snapshots} snapshots`,
+      `pool ${id} holds ${counted(replicas, "replica")} and ${counted(snapshots, "snapshot")}`,
       "move or delete them first: trilith get pool, trilith drain node",
     );
   }

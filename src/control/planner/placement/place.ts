@@ -127,8 +127,12 @@ export function placeReplicas(state: ClusterState, request: PlacementRequest): P
   return { chosen, rejected: [...leftOver(request, scored, chosen), ...rejected] };
 }
 
-/** What removed the pools: each by its name and reason, those beyond a bound counted by filter. */
-export function describeRejections(rejected: readonly Rejection[]): string {
+/**
+ * What removed the pools: each by its name and reason, those beyond a bound counted by filter. `found`: so
+ * many were taken.
+ */
+export function describeRejections(rejected: readonly Rejection[], found = 0): string {
+  if (rejected.length === 0) return found === 0 ? "there are no pools" : "there are no other pools";
   const named = rejected
     .slice(0, REJECTIONS_NAMED)
     .map(({ poolId, reason }) => `${poolId}: ${reason()}`);
@@ -153,7 +157,10 @@ function remedyOf(rejected: readonly Rejection[]): string {
   if (removed.has("node labels") || removed.has("pool labels")) {
     remedies.push("label nodes or pools as the volume's topology asks");
   }
-  remedies.push("create a pool on a node that has none of the volume's replicas");
+  remedies.push(
+    "create a pool on a node that has none of the volume's replicas: " +
+      "trilith create pool <name> <disk> --node <node>",
+  );
   return remedies.join("; or ");
 }
 
@@ -165,10 +172,10 @@ export function requirePools(
 ): readonly Ranked[] {
   const { chosen, rejected } = placeReplicas(state, request);
   if (chosen.length >= request.count) return chosen;
-  const reasons = rejected.length === 0 ? "there are no pools" : describeRejections(rejected);
   throw new TrilithError(
     "ResourceExhausted",
-    `${what}: too few pools: ${request.count} needed, ${chosen.length} found; ${reasons}`,
+    `${what}: too few pools: ${request.count} needed, ${chosen.length} found; ` +
+      describeRejections(rejected, chosen.length),
     remedyOf(rejected),
   );
 }

@@ -35,7 +35,7 @@ export function newReplica(
   });
   const pool = chosen[0]?.pool;
   if (pool === undefined) {
-    return { why: rejected.length === 0 ? "there are no pools" : describeRejections(rejected) };
+    return { why: describeRejections(rejected, staying.length) };
   }
   // The transaction changes the volume's revision: no other replica is ever given this UUID.
   const uuid = derivedUuid("replica", volume.uuid, volume.revision, pool.id);

@@ -277,7 +277,7 @@ describe("destruction of a pool", () => {
     const uuid = volumeOn(cluster, ["node-1"]);
     const used = refusal(() => destroy());
     expect(used.code).toBe("InUse");
-    expect(used.message).toContain("1 replicas");
+    expect(used.message).toContain("holds 1 replica and 0 snapshots");
     cluster.put(
       { table: "volumes", remove: uuid },
       { table: "replicas", remove: [...cluster.stored.replicasOfVolume.get(uuid)!][0]! },

@@ -101,6 +101,8 @@ describe("each filter removes a pool, and says why", () => {
   test("no pools at all", () => {
     const error = refused(new PlannedCluster(), {});
     expect(error.message).toContain("1 needed, 0 found; there are no pools");
+    const one = refused(PlannedCluster.ofNodes(1), { replicaCount: 2 });
+    expect(one.message).toContain("2 needed, 1 found; there are no other pools");
   });
 
   test("a second pool of a node that got a replica", () => {
