@@ -50,6 +50,14 @@ function renderChild(child: EngineChild): Child {
   };
 }
 
+/** Where hosts connect to. A nexus that lets one host in says which, as Mayastor's do. */
+function deviceUriOf({ allowedHosts }: NexusRecord, uri: string): string {
+  const [host] = allowedHosts;
+  if (uri === "" || host === undefined || allowedHosts.length > 1) return uri;
+  const name = encodeURIComponent(host).replaceAll("%3A", ":");
+  return `${uri}${uri.includes("?") ? "&" : "?"}hostnqn=${name}`;
+}
+
 /** A nexus. While its engine does not report it, its children are those on record, in state `Unknown`. */
 export function renderNexus(state: ClusterState, nexus: NexusRecord): Nexus {
   const seen = observedNexus(state, nexus);
@@ -61,7 +69,7 @@ export function renderNexus(state: ClusterState, nexus: NexusRecord): Nexus {
       seen === undefined
         ? nexus.children.map(({ uri }) => ({ state: "Unknown" as const, uri }))
         : seen.children.map(renderChild),
-    deviceUri: seen?.deviceUri ?? "",
+    deviceUri: deviceUriOf(nexus, seen?.deviceUri ?? ""),
     node: nexus.nodeId,
     rebuilds: seen?.rebuilds ?? 0,
     protocol: protocol ?? "none",
