@@ -2,7 +2,7 @@
 import { TrilithError } from "../../../errors.ts";
 import type { ClusterState } from "../../cluster-state.ts";
 import type { CreatePoolRequest, ForcedRemoval } from "../../control.ts";
-import type { NodeId, PoolId } from "../../model.ts";
+import type { NodeId, PoolId, PoolRecord } from "../../model.ts";
 import { removalChanges, requireAccepted } from "../impact.ts";
 import type { Decision } from "../plan.ts";
 import { nodeStatus } from "../status.ts";
@@ -106,7 +106,7 @@ export function createPool(
 /**
  * Records that a pool goes. It must be empty (`InUse` otherwise) and its node answer
  * (`FailedPrecondition` otherwise). With `purge` the pool is forgotten with all that is in it, what
- * that costs having been accepted; nothing is asked of its node, which must not be `Online`.
+ * that costs having been accepted; nothing is asked of its node, which must be away or not have it open.
  */
 export function destroyPool(
   state: ClusterState,
@@ -119,7 +119,8 @@ export function destroyPool(
     throw notFound(nodeId === null ? `pool ${id}` : `pool ${id} on node ${nodeId}`, "pools");
   }
   const status = nodeStatus(state, pool.nodeId);
-  if (force.purge && status !== "Online") {
+  const isOpen = status === "Online" && isPoolOpen(state, pool);
+  if (force.purge && !isOpen) {
     requireAccepted(state, [id], force, `pool ${id}`);
     const { changes } = removalChanges(state, [id]);
     const message = `forgotten with all that it held; node ${pool.nodeId} was not asked`;
@@ -132,7 +133,9 @@ export function destroyPool(
     throw new TrilithError(
       "InUse",
       `pool ${id} holds ${counted(replicas, "replica")} and ${counted(snapshots, "snapshot")}`,
-      "move or delete them first: trilith get pool, trilith drain node",
+      isOpen
+        ? "move or delete them first: trilith get pool, trilith drain node"
+        : `it cannot be reached; if its disk is lost: trilith delete pool ${id} --purge`,
     );
   }
   if (pool.status === "Creating" && status !== "Online") {
@@ -146,6 +149,11 @@ export function destroyPool(
     );
   }
   return { changes: [put("pools", { ...pool, status: "Deleting" })], events: [] };
+}
+
+/** The engine of its node has this pool open. */
+function isPoolOpen(state: ClusterState, { id, uuid, nodeId }: PoolRecord): boolean {
+  return state.observed.get(nodeId)?.pools.get(id)?.uuid === uuid;
 }
 
 /** Replica snapshots that are recorded in a pool. */

@@ -99,7 +99,8 @@ function causeOf(p: Planning, replica: ReplicaRecord, nexus: EngineNexus | undef
     { text: `${name} ${text}`, remedy },
   ];
   if (p.isGone(nodeId)) return cause("is away with its node", "node");
-  if (p.online(nodeId) === undefined) return cause("has not been heard of yet", "other");
+  // A leader that has just begun has not heard of every node: no alarm before it has.
+  if (p.online(nodeId) === undefined) return [];
   if (status === "Creating") return cause("is being made", "rebuild");
   const pool = p.pool(p.stored.pools.get(poolId));
   if (pool === undefined) return cause("is away: its pool is not open", "pool");

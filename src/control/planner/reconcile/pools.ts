@@ -111,7 +111,8 @@ function created(p: Planning, pool: PoolRecord): Work | null {
       "critical",
       subject,
       `the pool cannot be imported: ${failure.message}`,
-      failure.remedy === "" ? `check ${pool.disks.join(", ")} on ${pool.nodeId}` : failure.remedy,
+      `${failure.remedy === "" ? `check ${pool.disks.join(", ")} on ${pool.nodeId}` : failure.remedy}; ` +
+        `if the disk is lost for good: trilith delete pool ${pool.id} --purge`,
     );
   }
   const input = { name: pool.id, disks: [...pool.disks], uuid: pool.uuid };
@@ -152,6 +153,7 @@ function deleting(p: Planning, pool: PoolRecord): Work | null {
   if (!p.stored.nodes.has(pool.nodeId)) return work(subject, forget);
   const node = p.online(pool.nodeId);
   if (node === undefined) {
+    if (!p.isGone(pool.nodeId)) return null;
     p.warn(
       "warning",
       subject,

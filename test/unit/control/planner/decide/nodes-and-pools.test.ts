@@ -317,7 +317,11 @@ describe("destruction of a pool", () => {
 
     const destroy = (force: typeof purge) =>
       cluster.run((state) => destroyPool(state, "pool-1", null, force));
-    expect(refusal(() => destroy(purge)).code).toBe("InUse"); // Its node answers: nothing to force.
+    expect(refusal(() => destroy(purge)).code).toBe("InUse"); // Its node has it: nothing to force.
+    // Its disk is lost, or cannot be imported: its node answers, and will never have it again.
+    cluster.engines.get("node-1")!.pools.delete("pool-1");
+    expect(refusal(() => destroy(gently)).remedy).toContain("trilith delete pool pool-1 --purge");
+    expect(refusal(() => destroy(purge)).code).toBe("FailedPrecondition");
     cluster.setNode("node-1", "Offline");
     const error = refusal(() => destroy(purge));
     expect(error.code).toBe("FailedPrecondition");
