@@ -114,6 +114,8 @@ export function poolOperations(operations: Operations): PoolOperations {
       const call = signal === undefined ? {} : { signal };
       const { current } = await observation.engine(nodeId).growPool({ name: id }, call);
       execution.wake(`pool/${id}`, context.requestId);
+      // An engine says nothing of its own of a pool that has grown.
+      await observation.refresh(nodeId);
       const { waits } = operations;
       const goal = poolExpanded(id, current.capacityBytes);
       await waitFor(waits, goal, markFailures(waits, goal), signal);

@@ -21,6 +21,8 @@ export interface Observation {
   onChange(listener: () => void): () => void;
   /** The engine of a node; throws `NotFound` for an unknown node. Calls may reject with `Unavailable`. */
   engine(nodeId: NodeId): EngineClient;
+  /** Reads a node anew; false: it could not be read. Never rejects. */
+  refresh(nodeId: NodeId): Promise<boolean>;
 }
 
 export interface Execution {

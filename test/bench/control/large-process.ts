@@ -80,7 +80,12 @@ function control(store: ReplicatedStore) {
   };
   return createService({
     store,
-    observation: { observation: () => observed, onChange: () => () => {}, engine: nowhere },
+    observation: {
+      observation: () => observed,
+      onChange: () => () => {},
+      engine: nowhere,
+      refresh: async () => false,
+    },
     execution: { wake: () => {}, lastFailure: () => null },
     membership: {
       createToken: () => Promise.reject(nowhere()),

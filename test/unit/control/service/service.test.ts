@@ -9,6 +9,7 @@ import type { StepFailure } from "../../../../src/control/service/ports.ts";
 import { createService, type Service } from "../../../../src/control/service.ts";
 import { StoreMachine } from "../../../../src/control/store/machine.ts";
 import { openStore, type ReplicatedStore } from "../../../../src/control/store/replicated-store.ts";
+import type { EngineClient } from "../../../../src/engine/rpc/client.ts";
 import { type ErrorCode, TrilithError } from "../../../../src/errors.ts";
 import type { Log } from "../../../../src/ops/log.ts";
 import { type LocalRaft, localRaft } from "../../../support/local-raft.ts";
@@ -23,6 +24,11 @@ class World {
   readonly woken: string[] = [];
   readonly calls: { url: string; body: unknown }[] = [];
   readonly removed: string[] = [];
+  readonly refreshed: string[] = [];
+  onRefresh = (): void => {};
+  engine: () => EngineClient = () => {
+    throw new TrilithError("NotFound", "no engines here");
+  };
   #observed: ReadonlyMap<NodeId, ObservedNode> = new Map();
   readonly #listeners = new Set<() => void>();
   readonly #failures = new Map<string, StepFailure>();
@@ -42,8 +48,11 @@ class World {
           this.#listeners.add(listener);
           return () => this.#listeners.delete(listener);
         },
-        engine: () => {
-          throw new TrilithError("NotFound", "no engines here");
+        engine: () => this.engine(),
+        refresh: async (nodeId) => {
+          this.refreshed.push(nodeId);
+          this.onRefresh();
+          return true;
         },
       },
       execution: {
@@ -80,7 +89,7 @@ class World {
   }
 
   /** What engines report: every node with its pools and replicas as recorded, all empty. */
-  observe(status: ObservedNode["status"] = "Online"): void {
+  observe(status: ObservedNode["status"] = "Online", capacityBytes = 100 * GIB): void {
     const { stored } = this.service.localState();
     const nodes = new Map<NodeId, ObservedNode>();
     for (const id of stored.nodes.keys()) {
@@ -99,7 +108,7 @@ class World {
               name: pool.id,
               uuid: pool.uuid,
               state: "online",
-              capacityBytes: 100 * GIB,
+              capacityBytes,
               usedBytes: 0,
               committedBytes: 0,
               clusterSizeBytes: 4 << 20,
@@ -459,4 +468,13 @@ describe("watches", () => {
     expect(world.calls.at(-1)!.body).toMatchObject({ deleted: true });
     expect(world.calls).toHaveLength(2);
   });
+});
+
+test("a pool that has grown is read at once: its engine does not tell", async () => {
+  const world = await clusterOf(1);
+  const growPool = async () => ({ current: { capacityBytes: 200 * GIB } });
+  world.engine = () => ({ growPool }) as unknown as EngineClient;
+  world.onRefresh = () => world.observe("Online", 200 * GIB);
+  await world.service.expandPool("pool-1", context);
+  expect(world.refreshed).toEqual(["node-1"]);
 });

@@ -46,6 +46,7 @@ class Scene {
       engine: () => {
         throw new Error("no engines");
       },
+      refresh: async () => false,
       onChange: (listener) => {
         this.listeners.add(listener);
         return () => this.listeners.delete(listener);
