@@ -125,6 +125,20 @@ function openCore(
   const machine = new StoreMachine();
   let opened: ReplicatedStore | undefined;
   const known = dataDir.members();
+  let hasEnded = false;
+  const end = (reason: TrilithError): void => {
+    if (hasEnded) return;
+    hasEnded = true;
+    options.onEnd(reason);
+  };
+  const removed = (message = `node ${nodeId} was removed from the cluster`): void =>
+    end(
+      new TrilithError(
+        "FailedPrecondition",
+        message,
+        "to bring it back, clear its data directory and join it again",
+      ),
+    );
   const directory = memberDirectory(
     clusterId,
     () => opened?.view(),
@@ -136,6 +150,7 @@ function openCore(
       credentials: () => dataDir.credentials(),
       log,
       monotonicMs: () => performance.now(),
+      onRemoved: removed,
     }),
     (open) => open.stop(),
   );
@@ -147,18 +162,11 @@ function openCore(
       stateMachine: machine,
       transport,
       ...(isFirst ? { bootstrap: { context: nodeId } } : {}),
-      onRemoved: () =>
-        options.onEnd(
-          new TrilithError(
-            "FailedPrecondition",
-            `node ${nodeId} was removed from the cluster`,
-            "to bring it back, clear its data directory and join it again",
-          ),
-        ),
+      onRemoved: () => removed(),
       onProblem: (what, error) => log("warn", what, { error }),
       onFailure: (error) => {
         const text = error instanceof Error ? error.message : String(error);
-        options.onEnd(new TrilithError("DeviceIo", `the store cannot go on: ${text}`));
+        end(new TrilithError("DeviceIo", `the store cannot go on: ${text}`));
       },
     }),
     (open) => open.stop(),
@@ -396,7 +404,7 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
     cluster: () => {
       if (!store.isLeader()) return null;
       const state = service.localState();
-      return { state, warnings: executor.planNow(state).warnings, volumeStatus };
+      return { state, warnings: executor.lastWarnings, volumeStatus };
     },
     instruments,
     loop,

@@ -11,7 +11,7 @@ import { withRequestId } from "../../ops/request-id.ts";
 import type { ClusterSettings, ClusterState, ObservedNode, StoreView } from "../cluster-state.ts";
 import type { NodeId, NodeRecord } from "../model.ts";
 import type { EngineEventListener, NodeChange } from "../observer/observer.ts";
-import type { Plan, Work } from "../planner/plan.ts";
+import type { Plan, Warning, Work } from "../planner/plan.ts";
 import { plan, planFor } from "../planner/reconcile/index.ts";
 import type { Execution, StepFailure } from "../service/ports.ts";
 import type { Store } from "../store/store.ts";
@@ -82,6 +82,7 @@ export class Executor implements Execution {
   readonly #unlisten: (() => void)[] = [];
   #run: Run | null = null;
   #fullPlanned = Number.NEGATIVE_INFINITY;
+  #lastWarnings: readonly Warning[] = [];
   #fullWanted = false;
   #fullDueMs: number | null = null;
   #timer: ReturnType<typeof setTimeout> | null = null;
@@ -130,6 +131,11 @@ export class Executor implements Execution {
 
   lastFailure(subject: string): StepFailure | null {
     return this.#memory.lastFailure(subject);
+  }
+
+  /** What was to be warned of when everything was planned last: some seconds ago at most. */
+  get lastWarnings(): readonly Warning[] {
+    return this.#lastWarnings;
   }
 
   /** What would be done now, and what is to be warned of. */
@@ -200,6 +206,7 @@ export class Executor implements Execution {
     this.#notes.clear();
     this.#fullWanted = false;
     this.#fullDueMs = null;
+    this.#lastWarnings = [];
     this.#options.observer.stop();
   }
 
@@ -270,6 +277,7 @@ export class Executor implements Execution {
     this.#fullPlanned = this.#monotonicMs();
     this.#options.instruments?.planned(this.#fullPlanned - now, made);
     this.#fullDueMs = made.wakeAtMs;
+    this.#lastWarnings = made.warnings;
     for (const { subject } of made.works) this.#queue.add(subject);
     // What has failed and has nothing to do any more is forgotten: others judge by it.
     for (const subject of this.#memory.failures.keys()) this.#queue.add(subject);

@@ -259,3 +259,17 @@ test("a plan that is out of date is made anew", async () => {
   );
   expect(store.view().pools.get("p-a")!.labels).toEqual({ changed: "meanwhile" });
 });
+
+test("keeps what was warned of when everything was planned last, while it leads", async () => {
+  const { it, executor } = setting(["a"], [pool("a")]);
+  it.call = () => Promise.reject(new TrilithError("Unavailable", "refused"));
+  expect(executor.lastWarnings).toEqual([]);
+  executor.start();
+  await until(
+    "the warning",
+    () => executor.lastWarnings,
+    (warnings) => warnings.some(({ message }) => message.includes("refused")),
+  );
+  await executor.stop();
+  expect(executor.lastWarnings).toEqual([]);
+});
