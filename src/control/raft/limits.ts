@@ -77,3 +77,10 @@ export const defaultRaftLimits: RaftLimits = {
   promoteTimeoutMs: 60_000,
   promoteLagMax: 100,
 };
+
+/**
+ * The write-ahead log is copied into the database when it has this many pages (of 4 KiB). That writes
+ * pages all over the file, and the thread waits for the disk: so it comes rarely, and pages that changed
+ * many times are copied once.
+ */
+export const WAL_PAGES_MAX = 4_000;

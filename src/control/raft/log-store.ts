@@ -22,6 +22,7 @@ import {
   type Snapshot,
   type Storage,
 } from "./engine.ts";
+import { WAL_PAGES_MAX } from "./limits.ts";
 import { confStateOf, isEntryData } from "./wire.ts";
 
 const FORMAT_VERSION = 1;
@@ -106,6 +107,7 @@ export function createRaftTables(db: Database): void {
 /** Sets what makes a commit durable; the file is one node's and nobody else's. */
 export function makeDurable(db: Database): void {
   db.run("PRAGMA journal_mode = WAL");
+  db.run(`PRAGMA wal_autocheckpoint = ${WAL_PAGES_MAX}`);
   syncEachCommit(db, true);
 }
 

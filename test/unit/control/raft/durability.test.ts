@@ -4,6 +4,7 @@ import { Database } from "bun:sqlite";
 import { afterEach, expect, test } from "bun:test";
 import { join } from "node:path";
 import { type Message, MessageType } from "../../../../src/control/raft/engine.ts";
+import { WAL_PAGES_MAX } from "../../../../src/control/raft/limits.ts";
 import type { RaftNode } from "../../../../src/control/raft/raft.ts";
 import { openRaftNode } from "../../../../src/control/raft/raft-node.ts";
 import { decodeMessage } from "../../../../src/control/raft/wire.ts";
@@ -338,6 +339,7 @@ test("a file's commits wait for the disk by themselves only while its member is 
   expect(await node.propose(set("a", "1"), 5_000)).toMatchObject({ result: true });
   expect(db.query("PRAGMA synchronous").get()).toEqual({ synchronous: 1 });
   expect(db.query("PRAGMA journal_mode").get()).toEqual({ journal_mode: "wal" });
+  expect(db.query("PRAGMA wal_autocheckpoint").values()).toEqual([[WAL_PAGES_MAX]]);
   await node.stop();
   db.close();
 });
