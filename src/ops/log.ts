@@ -5,6 +5,7 @@
  * request is worked on carry its id. Values that look like secrets are never written.
  */
 import { fstatSync } from "node:fs";
+import { TrilithError } from "../errors.ts";
 import { currentRequestId } from "./request-id.ts";
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
@@ -44,6 +45,10 @@ function withoutSecrets(text: string): string {
 
 function plain(name: string, value: unknown): unknown {
   if (SECRET_NAME.test(name)) return HIDDEN;
+  // An error of the closed list says what happened by itself; where a defect comes from its stack says.
+  if (value instanceof TrilithError && value.code !== "Internal") {
+    return `${value.code}: ${value.message}`;
+  }
   if (value instanceof Error) return value.stack ?? value.message;
   return value;
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { fstatSync } from "node:fs";
+import { TrilithError } from "../../../src/errors.ts";
 import { isJournal, type LogOptions, logWith, makeLog } from "../../../src/ops/log.ts";
 import { acceptedRequestId, currentRequestId, withRequestId } from "../../../src/ops/request-id.ts";
 
@@ -29,6 +30,16 @@ describe("a log", () => {
     const entry = JSON.parse(json.lines[0]!) as Record<string, string>;
     expect(entry.text).toBe("two\nlines");
     expect(entry.error).toContain("broken\nhere");
+  });
+
+  test("shows a typed error by its code, and a defect with its stack", () => {
+    const { log, lines } = logged();
+    log("warn", "refused", { error: new TrilithError("NotFound", "there is no pool x") });
+    expect(lines).toEqual([
+      '1970-01-01T00:00:00.000Z warn  refused error="NotFound: there is no pool x"',
+    ]);
+    log("error", "broken", { error: new TrilithError("Internal", "impossible") });
+    expect(lines[1]).toContain("log.test.ts");
   });
 
   test("leaves out what is below its level", () => {
