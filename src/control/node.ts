@@ -28,6 +28,7 @@ import {
 import { buildInfo } from "../version.ts";
 import { Executor } from "./executor/executor.ts";
 import { type LeaderChannel, leaderChannel } from "./leader-channel.ts";
+import { memberWarnings } from "./membership/attention.ts";
 import type { DataDir } from "./membership/data-dir.ts";
 import { type EngineLink, openEngine } from "./membership/engine-link.ts";
 import { startKeeper } from "./membership/keeper.ts";
@@ -282,7 +283,11 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
         transferLeadership: (toNode) => transferLeadership(membership, toNode),
         removeMember: (nodeId) => removeMember(membership, nodeId),
       },
-      plan: (state) => executor.planNow(state),
+      plan: (state) => {
+        const made = executor.planNow(state);
+        const ofMembers = memberWarnings(store.status(), transport.status());
+        return { ...made, warnings: [...ofMembers, ...made.warnings] };
+      },
       log,
       now,
     }),
@@ -404,7 +409,9 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
     cluster: () => {
       if (!store.isLeader()) return null;
       const state = service.localState();
-      return { state, warnings: executor.lastWarnings, volumeStatus };
+      const ofMembers = memberWarnings(store.status(), transport.status());
+      const warnings = [...ofMembers, ...executor.lastWarnings];
+      return { state, warnings, volumeStatus };
     },
     instruments,
     loop,
