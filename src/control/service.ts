@@ -56,7 +56,10 @@ export function createService(options: ServiceOptions): Service {
   return {
     state: () => operations.latestState(),
     localState: () => operations.state(),
-    plan: async () => options.plan(await operations.latestState()),
+    plan: async () => {
+      operations.requireLeader(); // Reading the latest state would wait for a leader to come.
+      return options.plan(await operations.latestState());
+    },
     events: (sinceId, limit) => store.events(sinceId, limit),
     onEvent: (listener) => store.onEvent(listener),
     ...nodeOperations(operations),

@@ -1,6 +1,7 @@
 /** What concerns the cluster as a whole: specs, events, membership, plan, warnings, status. */
 import * as v from "valibot";
 import type { Control } from "../../control/control.ts";
+import type { Plan, Warning as PlanWarning } from "../../control/planner/plan.ts";
 import { nodeStatus } from "../../control/planner/status.ts";
 import { TrilithError } from "../../errors.ts";
 import { eventStream, eventsPage } from "../events.ts";
@@ -64,7 +65,7 @@ const views = [
     tag: "Cluster",
     summary: "What needs an operator's attention, and what to do about it",
     result: v.array(Warning),
-    handle: async (_request, scope) => [...(await scope.control.plan()).warnings],
+    handle: async (_request, scope) => [...(await planOrNothing(scope.control)).warnings],
   }),
   ownOperation({
     id: "get_plan",
@@ -100,14 +101,30 @@ const views = [
   }),
 ];
 
-/** Without a leader there is no plan, and a status is wanted all the same. */
-async function planOrNothing(control: Control) {
+/** Without a leader there is no plan, and a status is wanted all the same: that is the first to be told. */
+async function planOrNothing(control: Control): Promise<Pick<Plan, "warnings">> {
   try {
     return await control.plan();
   } catch (error) {
-    if (error instanceof TrilithError && error.code === "Unavailable") return { warnings: [] };
+    if (error instanceof TrilithError && error.code === "Unavailable")
+      return { warnings: [leaderless(control)] };
     throw error;
   }
+}
+
+function leaderless(control: Control): PlanWarning {
+  const voters = control.members().filter(({ isVoter }) => isVoter);
+  const names = voters.map(({ nodeId }) => nodeId).join(", ");
+  const needed = Math.floor(voters.length / 2) + 1;
+  return {
+    severity: "critical",
+    subject: "store",
+    message:
+      `no node leads: it takes no change and observes nothing until ${needed} of ` +
+      `${voters.length} voters (${names}) reach each other`,
+    remedy:
+      "on each: systemctl status trilith; if a majority is lost for good: trilith cluster recover",
+  };
 }
 
 const membership = [

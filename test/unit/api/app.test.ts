@@ -310,6 +310,9 @@ describe("a node that does not lead", () => {
       expect((await ask("GET", path)).headers.get("trilith-stale")).toBe("true");
     }
     expect((await ask("GET", "/plan")).status).toBe(503);
+    const warnings = (await ask("GET", "/warnings")).body as unknown;
+    expect(warnings).toMatchObject([{ severity: "critical", subject: "store" }]);
+    expect((await ask("GET", "/status")).body.warnings as unknown).toEqual(warnings);
     const change = await ask("PUT", `/volumes/${fresh}`, volume);
     expect([change.status, change.body.kind as unknown]).toEqual([503, "Unavailable"]);
   });

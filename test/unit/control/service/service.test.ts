@@ -470,6 +470,15 @@ describe("watches", () => {
   });
 });
 
+test("there is no plan where nobody leads, and it is said at once", async () => {
+  const world = await clusterOf(1);
+  expect((await world.service.plan()).works).toEqual([]);
+  world.raft.lead(false);
+  // As raft does while it looks for a leader.
+  Object.assign(world.raft, { readIndex: () => new Promise(() => {}) });
+  expect((await errorOf(world.service.plan())).code).toBe("Unavailable");
+});
+
 test("a pool that has grown is read at once: its engine does not tell", async () => {
   const world = await clusterOf(1);
   const growPool = async () => ({ current: { capacityBytes: 200 * GIB } });
