@@ -130,7 +130,7 @@ export function removeNode(state: ClusterState, id: NodeId, force: ForcedRemoval
   if (!force.purge && pools.length + nexuses.length > 0) {
     throw precondition(
       `node ${id} has ${pools.length} pools and ${nexuses.length} targets`,
-      "drain it with --evacuate and delete its pools first; or purge it when it will not come back",
+      "drain it with --evacuate and delete its pools first; or, when it will not come back: trilith node remove <node> --purge",
     );
   }
   if (force.purge && status === "Online" && pools.length + nexuses.length > 0) {

@@ -30,7 +30,7 @@ function ofNode(p: Planning, { id }: NodeRecord): void {
     "critical",
     `node/${id}`,
     `its engine cannot be reached${since}`,
-    `on ${id}: systemctl status trilith-engine trilith; if it is lost for good: trilith node remove ${id}`,
+    `on ${id}: systemctl status trilith-engine trilith; if it is lost for good: trilith node remove ${id} --purge`,
   );
 }
 
@@ -67,7 +67,7 @@ function ofVolume(p: Planning, volume: VolumeRecord): void {
     severityOf(status, causes),
     `volume/${volume.uuid}`,
     `the volume is ${status.toLowerCase()}${texts === "" ? "" : `: ${texts}`}`,
-    remedyOf(volume, causes),
+    remedyOf(p, volume, causes),
   );
 }
 
@@ -120,12 +120,14 @@ function causeOf(p: Planning, replica: ReplicaRecord, nexus: EngineNexus | undef
   return cause(`is ${child.state} (${reason})`, reason === "no-space" ? "pool" : "other");
 }
 
-function remedyOf(volume: VolumeRecord, causes: readonly Cause[]): string {
+function remedyOf(p: Planning, volume: VolumeRecord, causes: readonly Cause[]): string {
   const has = (remedy: Cause["remedy"]) => causes.some((cause) => cause.remedy === remedy);
   const show = `trilith get volume-replica-topology ${volume.uuid}`;
   if (has("node")) {
     const heals = volume.selfHeal ? "" : ", or replace the replica: self-healing is off";
-    return `bring the node back (its copy catches up by itself)${heals}; see ${show}`;
+    const places = [volume.target, ...p.replicasOf(volume)].map((one) => one?.nodeId ?? "");
+    const away = [...new Set(places)].filter((id) => id !== "" && p.isGone(id)).sort();
+    return `bring back ${away.join(", ")} (copies catch up by themselves)${heals}; see ${show}`;
   }
   if (has("pool")) return `see the pool: trilith get pools, trilith get warnings; ${show}`;
   if (has("rebuild")) return "nothing; watch it with: trilith status --watch";
