@@ -130,11 +130,12 @@ class MessagePipe {
     else if (!this.#isFlushing) {
       // What raft sends in one turn goes out as one piece.
       this.#isFlushing = true;
-      queueMicrotask(() => this.#flush());
+      queueMicrotask(() => this.flush());
     }
   }
 
-  #flush(): void {
+  /** Sends what is queued. */
+  flush(): void {
     this.#isFlushing = false;
     const stream = this.#stream;
     if (stream === undefined || stream.writableNeedDrain || this.#queue.length === 0) return;
@@ -185,7 +186,7 @@ class MessagePipe {
     stream.on("error", (error) => {
       refusal ??= error;
     });
-    stream.on("drain", () => this.#flush());
+    stream.on("drain", () => this.flush());
     stream.on("close", () => {
       if (this.#stream !== stream) return;
       this.#stream = undefined;
@@ -194,7 +195,7 @@ class MessagePipe {
       if (this.#options.monotonicMs() - openedMs > RETRY_MS_MAX) this.#retryMs = RETRY_MS_MIN;
       this.#failed(refusal ?? new Error("the connection ended"));
     });
-    this.#flush();
+    this.flush();
     if (this.#isReported) {
       this.#options.log("info", "peer is reachable again", { raftId: this.#raftId });
     }
@@ -277,6 +278,9 @@ export function peerTransport(options: PeerTransportOptions): PeerTransport {
 
   return {
     send: (toRaftId, bytes) => pipeTo(toRaftId).push(bytes),
+    flush() {
+      for (const pipe of pipes.values()) pipe.flush();
+    },
     async sendSnapshot(toRaftId, message, path) {
       const stream = await linkTo(toRaftId).bulk.open("/raft/snapshot", {
         "content-type": "application/octet-stream",

@@ -492,6 +492,7 @@ class Member implements RaftNode {
     const { state, lastIndex } = this.#log;
     const early = mayGoEarly(ready, this.#raw, this.#log);
     for (const message of early) this.#send(message);
+    if (early.size > 0) this.#options.transport.flush?.();
     const messages = ready.messages.filter((message) => !early.has(message));
     const applied = this.#persist(ready, snapshot);
     if (snapshot !== null) {

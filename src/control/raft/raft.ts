@@ -33,6 +33,8 @@ export interface RaftTransport {
    * otherwise. `message` belongs to it.
    */
   sendSnapshot(toRaftId: string, message: Uint8Array, path: string): Promise<void>;
+  /** What was given to `send` so far leaves now: the thread is about to do something else for a while. */
+  flush?(): void;
 }
 
 export interface RaftNode {

@@ -35,6 +35,8 @@ interface Parcel {
 class Table {
   readonly members = new Map<string, Member>();
   parcels: Parcel[] = [];
+  /** Last entry in a leader's tables when it had its messages leave. */
+  flushedAt: number | null = null;
 
   open(raftId: string, bootstrap = false, db = new Database(":memory:")): Member {
     createKvTables(db);
@@ -48,6 +50,10 @@ class Table {
       stateMachine: kvMachine(),
       transport: {
         send: (to, bytes) => this.parcels.push({ to, bytes, message: decodeMessage(bytes) }),
+        flush: () => {
+          const last = "SELECT max(idx) AS idx FROM raft_log";
+          this.flushedAt = db.query<{ idx: number }, []>(last).get()!.idx;
+        },
         sendSnapshot: async (to, bytes, path) => {
           await this.member(to).node.receiveSnapshot(bytes, path);
         },
@@ -177,6 +183,7 @@ test("a leader sends entries before its disk has them, but does not count itself
   const outcome = follow(leader.node, set("a", "1"));
   table.settle();
   expect(table.types()).toEqual(["MsgApp", "MsgApp"]);
+  expect(table.flushedAt).toBe(table.parcels[0]!.message.index);
   expect(leader.waiting).toHaveLength(1);
   // One of the others has it: with the leader that would be a majority.
   table.parcels = table.parcels.filter(({ to }) => to === "2");
