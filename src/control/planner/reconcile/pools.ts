@@ -1,5 +1,4 @@
 /** Pools: made, imported when their node is back, destroyed. */
-import type { EnginePool } from "../../cluster-state.ts";
 import type { PoolRecord } from "../../model.ts";
 import type { Work } from "../plan.ts";
 import { CREATE_PATIENCE_MS } from "./limits.ts";
@@ -94,14 +93,12 @@ function created(p: Planning, pool: PoolRecord): Work | null {
         "export that pool or rename it, so that the right one can be imported",
       );
     } else if (observed.state !== "online") {
-      const reopened = reopening(pool, observed.state);
       p.warn(
         "critical",
         subject,
         `the pool is ${observed.state}: ${observed.stateReason}`,
-        `check the disk ${pool.disks.join(", ")} on ${pool.nodeId} (smartctl, dmesg)`,
+        `check the disk ${pool.disks.join(", ")} on ${pool.nodeId} (smartctl, dmesg); once it works again, restart trilith-engine there`,
       );
-      return reopened;
     }
     return null;
   }
@@ -118,29 +115,6 @@ function created(p: Planning, pool: PoolRecord): Work | null {
   const input = { name: pool.id, disks: [...pool.disks], uuid: pool.uuid };
   const reason = "the node is there and its pool is not open";
   return work(subject, engine(pool.nodeId, { method: "importPool", input }, reason));
-}
-
-/**
- * A pool that has stopped, closed and opened again from its disk: that is how it is found out whether the
- * disk works again. The engine refuses it while a nexus uses a replica, and a failed pool serves nobody.
- */
-function reopening(pool: PoolRecord, state: EnginePool["state"]): Work | null {
-  if (state !== "faulted" && state !== "offline") return null;
-  const { id: name, uuid, disks, nodeId } = pool;
-  return work(
-    `pool/${name}`,
-    engine(
-      nodeId,
-      { method: "exportPool", input: { name } },
-      "the pool has stopped: its disk may work again",
-      ["NotFound"],
-    ),
-    engine(
-      nodeId,
-      { method: "importPool", input: { name, disks: [...disks], uuid } },
-      "the pool is to be opened again",
-    ),
-  );
 }
 
 function deleting(p: Planning, pool: PoolRecord): Work | null {
