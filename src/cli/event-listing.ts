@@ -91,12 +91,14 @@ function eventLine(session: Session, event: ClusterEvent): string {
 
 /** Prints events that are kept, then those that happen, until the user interrupts. */
 export async function streamEvents(session: Session, filter: EventFilter): Promise<void> {
-  const { events, since } = await keptEvents(session, filter);
-  for (const event of events) session.context.print(eventLine(session, event));
+  // From the first line on: whoever has seen one may interrupt.
   const end = new AbortController();
   const release = session.context.onInterrupt?.(() => end.abort());
   try {
     const { context, client } = session;
+    const { events, since } = await keptEvents(session, filter);
+    for (const event of events) context.print(eventLine(session, event));
+    if (end.signal.aborted) return;
     await followEvents(
       client.options,
       since,
