@@ -105,6 +105,8 @@ class Member implements RaftNode {
   #isInTurn = false;
   /** What waits for the disk: until it is there the core is given nothing. */
   #written: Written | null = null;
+  /** Up to where the state machine's users have been told; the tables may be ahead of it. */
+  #shownIndex = 0;
   /** A tick came meanwhile. */
   #isTickDue = false;
   /** Ticks without a leader. */
@@ -142,6 +144,7 @@ class Member implements RaftNode {
     this.#reads = new Reads(`${options.raftId}:${this.#log.incarnation}`);
     this.#changes = new Changes(this.#raw, this.#log, this.#limits, (id) => this.#isThere(id));
     this.#machine.restored(this.#db, this.#log.applied);
+    this.#shownIndex = this.#log.applied;
     if (this.#log.members.removed.has(options.raftId)) {
       // It ended right after it had learnt of it.
       this.#life = "removed";
@@ -293,7 +296,7 @@ class Member implements RaftNode {
       term: raft.term,
       leader: raft.lead === "" || this.#life !== "running" ? null : raft.lead,
       commitIndex: raft.raftLog.committed,
-      appliedIndex: this.#log.applied,
+      appliedIndex: this.#shownIndex,
       firstIndex: this.#log.firstIndex,
       voters: [...conf.voters],
       learners: [...conf.learners],
@@ -497,6 +500,7 @@ class Member implements RaftNode {
     const applied = this.#persist(ready, snapshot);
     if (snapshot !== null) {
       this.#machine.restored(this.#db, this.#log.applied);
+      this.#shownIndex = this.#log.applied;
       this.#proposals.snapshotInstalled(this.#log.applied);
     }
     if (snapshot !== null || !needsDisk(ready, state)) {
@@ -547,6 +551,7 @@ class Member implements RaftNode {
     for (const { requestCtx, index } of ready.readStates) {
       this.#reads.answered(requestCtx, index);
     }
+    this.#shownIndex = this.#log.applied;
     this.#reads.applied(this.#log.applied);
   }
 

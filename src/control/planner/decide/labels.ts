@@ -23,7 +23,10 @@ export function withLabel(
     throw new TrilithError("AlreadyExists", `${what} has label ${key}=${value} already`);
   }
   if (before !== undefined && !overwrite) {
-    throw precondition(`${what} has label ${key}=${before}`, "set it with `--overwrite` (in the API: ?overwrite=true)");
+    throw precondition(
+      `${what} has label ${key}=${before}`,
+      "set it with `--overwrite` (in the API: ?overwrite=true)",
+    );
   }
   if (before === undefined && Object.keys(labels).length >= LABELS_MAX) {
     throw invalid(`${what} has ${LABELS_MAX} labels, which is the most`);
