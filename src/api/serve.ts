@@ -6,6 +6,7 @@ import { chmodSync, lstatSync, mkdirSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { dirname } from "node:path";
 import { TrilithError } from "../errors.ts";
+import { endpointText } from "../names.ts";
 import type { Log } from "../ops/log.ts";
 import type { Admission } from "./admission.ts";
 import type { Api } from "./app.ts";
@@ -110,10 +111,6 @@ async function serveUnix(api: Api, path: string): Promise<Served> {
   }
 }
 
-function hostText({ address }: ListenTcp): string {
-  return address.includes(":") ? `[${address}]` : address;
-}
-
 type Fetch = (request: Request) => Response | Promise<Response>;
 
 function bind(at: ListenTcp, fetch: Fetch, tls?: TlsFiles) {
@@ -127,7 +124,7 @@ function bind(at: ListenTcp, fetch: Fetch, tls?: TlsFiles) {
       fetch,
     });
   } catch (error) {
-    throw inUse(`${hostText(at)}:${at.port}`, error);
+    throw inUse(endpointText(at.address, at.port), error);
   }
 }
 
@@ -139,7 +136,7 @@ function serveTls(at: ListenTcp, fetch: Fetch, tls: TlsFiles): Served {
   /** Servers of former certificates, some of whose connections may be open. */
   const former = new Set<ReturnType<typeof bind>>();
   return {
-    url: `https://${hostText(at)}:${port}`,
+    url: `https://${endpointText(at.address, port)}`,
     renew(next) {
       const old = server;
       // Both have the port for a moment: nobody is refused.
@@ -167,7 +164,7 @@ function serveTcp(api: Api, at: ListenTcp): Served {
   }
   const server = bind(at, fetch);
   return {
-    url: `http://${hostText(at)}:${server.port}`,
+    url: `http://${endpointText(at.address, server.port!)}`,
     renew: () => {},
     stop: () => server.stop(true),
   };

@@ -2,7 +2,7 @@
 import { randomInt, randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { nodeHostNqn, openBdev } from "../engine/bdev/open.ts";
+import { openBdev } from "../engine/bdev/open.ts";
 import type { LatencySummary } from "../engine/bench/histogram.ts";
 import {
   type Load,
@@ -19,6 +19,7 @@ import {
 } from "../engine/reactor/limits.ts";
 import { Reactor } from "../engine/reactor/reactor.ts";
 import { type ErrorCode, TrilithError } from "../errors.ts";
+import { nodeHostNqn } from "../names.ts";
 import { type CliContext, printResult } from "./context.ts";
 
 interface BenchOptions {

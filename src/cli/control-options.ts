@@ -6,10 +6,10 @@ import { type DataDir, openDataDir, pathsIn } from "../control/membership/data-d
 import { PEER_PORT_DEFAULT } from "../control/membership/limits.ts";
 import { parsePeerEndpoint } from "../control/membership/names.ts";
 import { type ControlNode, type Endpoint, startControlNode } from "../control/node.ts";
-import { nodeHostNqn } from "../engine/bdev/open.ts";
 import { engineClient } from "../engine/rpc/client.ts";
 import { RPC_PORT_DEFAULT } from "../engine/settings.ts";
 import type { TrilithError } from "../errors.ts";
+import { endpointText, nodeHostNqn } from "../names.ts";
 import type { Log } from "../ops/log.ts";
 import { METRICS_PORT_DEFAULT } from "../ops/metrics/index.ts";
 import { type LogCliOptions, parseEndpoint } from "./engine-options.ts";
@@ -100,7 +100,7 @@ export function recorderAt(cli: ControlCliOptions, engine: Endpoint): Endpoint {
 }
 
 export function urlOf({ address, port }: Endpoint): string {
-  return `http://${address.includes(":") ? `[${address}]` : address}:${port}`;
+  return `http://${endpointText(address, port)}`;
 }
 
 /**

@@ -2,8 +2,8 @@
 import { hostname } from "node:os";
 import { resolve } from "node:path";
 import { type Command, Option } from "commander";
-import { nodeHostNqn } from "../engine/bdev/open.ts";
 import { DATA_DIR_DEFAULT, RPC_PORT_DEFAULT, reachableAddress } from "../engine/settings.ts";
+import { endpointText, nodeHostNqn } from "../names.ts";
 
 const PEER_PORT_DEFAULT = 10126;
 
@@ -53,10 +53,6 @@ export function dataDirOf(options: { readonly dataDir?: string }): string {
   return resolve(options.dataDir ?? process.env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT);
 }
 
-function withPort(address: string, port: string | number): string {
-  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
-}
-
 /** The new node that the options describe. */
 export function newNodeOf(options: NodeOptions, nowMs: number) {
   const nodeId = options.nodeName ?? hostname();
@@ -64,8 +60,8 @@ export function newNodeOf(options: NodeOptions, nowMs: number) {
   return {
     dataDir: dataDirOf(options),
     nodeId,
-    peerEndpoint: withPort(address, options.peerPort ?? PEER_PORT_DEFAULT),
-    engineEndpoint: options.engine ?? withPort(address, RPC_PORT_DEFAULT),
+    peerEndpoint: endpointText(address, options.peerPort ?? PEER_PORT_DEFAULT),
+    engineEndpoint: options.engine ?? endpointText(address, RPC_PORT_DEFAULT),
     hostNqn: nodeHostNqn(nodeId),
     nowMs,
   };

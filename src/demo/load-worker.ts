@@ -1,7 +1,7 @@
 /** The thread that puts a verifying load on the demonstration's volume, through NVMe/TCP. */
 import { randomUUID } from "node:crypto";
 import { workerData } from "node:worker_threads";
-import { nodeHostNqn, openBdev } from "../engine/bdev/open.ts";
+import { openBdev } from "../engine/bdev/open.ts";
 import { type Load, startLoad } from "../engine/bench/load.ts";
 import { Doorbell } from "../engine/reactor/doorbell.ts";
 import { ARENA_BYTES_DEFAULT } from "../engine/reactor/limits.ts";
@@ -9,6 +9,7 @@ import { type Envelope, Mailbox } from "../engine/reactor/mailbox.ts";
 import { Reactor } from "../engine/reactor/reactor.ts";
 import type { ThreadInput } from "../engine/reactor/thread.ts";
 import { TrilithError } from "../errors.ts";
+import { nodeHostNqn } from "../names.ts";
 import type { LoadMethods, LoadRequest, LoadUser } from "./messages.ts";
 
 const input = workerData as ThreadInput;

@@ -5,6 +5,7 @@ import type { Subprocess } from "bun";
 import { type EngineClient, engineClient } from "../engine/rpc/client.ts";
 import { NVMF_PORT_DEFAULT, RPC_PORT_DEFAULT } from "../engine/settings.ts";
 import { TrilithError } from "../errors.ts";
+import { nodeHostNqn } from "../names.ts";
 import { ownCommand } from "../ops/executable.ts";
 
 const START_MS = 20_000;
@@ -31,7 +32,7 @@ export class DemoNode {
     this.#options = options;
     this.name = `node-${options.number}`;
     this.address = `127.0.0.${options.number}`;
-    this.hostNqn = `nqn.2019-05.io.openebs:node-name:${this.name}`;
+    this.hostNqn = nodeHostNqn(this.name);
     this.rpc = engineClient(`http://${this.address}:${RPC_PORT_DEFAULT}`, { timeoutMs: 30_000 });
     this.#folder = join(options.dataDir, this.name);
     mkdirSync(this.#folder, { recursive: true });

@@ -6,6 +6,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { closeFd, OpenFlag, openFd, tryLockFd } from "../../ffi/index.ts";
 import { TrilithError } from "../errors.ts";
+import { endpointText } from "../names.ts";
 import { watchEventLoop } from "../ops/event-loop.ts";
 import type { Log } from "../ops/log.ts";
 import { EventLog } from "./main/events.ts";
@@ -76,8 +77,7 @@ function serveRpc(at: Endpoint, fetch: (request: Request) => Response | Promise<
 }
 
 function urlOf(server: Server): string {
-  const host = server.hostname!;
-  return `http://${host.includes(":") ? `[${host}]` : host}:${server.port}`;
+  return `http://${endpointText(server.hostname!, server.port!)}`;
 }
 
 /** Starts an engine; resolves when it serves. */

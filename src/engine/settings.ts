@@ -6,7 +6,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { isIpAddress } from "../../ffi/index.ts";
 import { TrilithError } from "../errors.ts";
-import { nodeHostNqn } from "./bdev/open.ts";
+import { nodeHostNqn } from "../names.ts";
 import {
   ARENA_BYTES_DEFAULT,
   ARENA_BYTES_MAX,

@@ -2,8 +2,9 @@
 import { openFileBdev } from "../../src/engine/bdev/file.ts";
 import { openMemoryBdev } from "../../src/engine/bdev/memory.ts";
 import type { NvmfSettings } from "../../src/engine/bdev/nvmf/options.ts";
-import { nodeHostNqn, openBdev } from "../../src/engine/bdev/open.ts";
+import { openBdev } from "../../src/engine/bdev/open.ts";
 import type { Reactor } from "../../src/engine/reactor/reactor.ts";
+import { nodeHostNqn } from "../../src/names.ts";
 import { canMakeLoopDevices, makeLoopDevice } from "../support/loop-device.ts";
 import { type FixtureOptions, NQN, TargetFixture } from "../support/target.ts";
 import { type BdevUnderTest, bdevConformance } from "./bdev-suite.ts";

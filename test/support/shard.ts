@@ -4,7 +4,6 @@
  */
 import { randomUUID } from "node:crypto";
 import { closeFd, listenTcp, localAddress } from "../../ffi/index.ts";
-import { nodeHostNqn } from "../../src/engine/bdev/open.ts";
 import { Routes } from "../../src/engine/main/routes.ts";
 import type { NexusRecord } from "../../src/engine/nexus/index.ts";
 import type { Reactor } from "../../src/engine/reactor/reactor.ts";
@@ -15,6 +14,7 @@ import { checkedRequest } from "../../src/engine/rpc.ts";
 import type { MainMethods, ShardEvent, ShardRoute } from "../../src/engine/shard/methods.ts";
 import { type MainLink, Shard } from "../../src/engine/shard/shard.ts";
 import { TrilithError } from "../../src/errors.ts";
+import { nodeHostNqn } from "../../src/names.ts";
 
 /** Records of several nodes, as they share one recorder. */
 export class TestRecorder {

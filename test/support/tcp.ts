@@ -17,8 +17,10 @@ export async function connectedPair(reactor: Reactor): Promise<[number, number]>
   const accepted = reactor.submit(Op.ACCEPT, listener, 0, 0, 0, 0);
   // The length of the address travels in the offset field of a connect entry.
   const connected = await reactor.submit(Op.CONNECT, client, memory.address, 0, byteLength, 0);
+  // Memory that the kernel reads must be alive until it has: it is named again here.
+  if (connected < 0 || memory.byteLength === 0) throw new Error(`no connection: ${connected}`);
   const server = await accepted;
   closeFd(listener);
-  if (connected < 0 || server < 0) throw new Error(`no connection: ${connected}, ${server}`);
+  if (server < 0) throw new Error(`no connection is accepted: ${server}`);
   return [client, server];
 }

@@ -1,6 +1,7 @@
 /** Parameters that several operations share. */
 import * as v from "valibot";
 import type { FrontendNode } from "../../control/model.ts";
+import { hostNqnOf } from "../../names.ts";
 import { AnyName, Uuid } from "../schemas/fields.ts";
 
 export const idParams = v.object({ id: AnyName });
@@ -12,12 +13,9 @@ export const nodeNexusParams = v.object({ node_id: AnyName, nexus_id: Uuid });
 export const volumeParams = v.object({ volume_id: Uuid });
 export const snapshotParams = v.object({ snapshot_id: Uuid });
 
-/** NQN of a host that is known by its name only (mayastor.md 4.1). */
-const HOST_NQN_PREFIX = "nqn.2019-05.io.openebs:node-name:";
-
 /** A host as requests name it: by its name, or by its NQN. */
 export function frontendNode(name: string): FrontendNode {
-  return { name, nqn: name.startsWith("nqn.") ? name : `${HOST_NQN_PREFIX}${name}` };
+  return { name, nqn: hostNqnOf(name) };
 }
 
 /** What forced removal is asked with, from a body that may be left out. */

@@ -62,8 +62,3 @@ export function parsePeerEndpoint(
   }
   return { address: match[1] ?? match[2]!, port };
 }
-
-/** The text form of an address and port. */
-export function endpointText(address: string, port: number): string {
-  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
-}

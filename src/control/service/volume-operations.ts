@@ -1,5 +1,6 @@
 /** Operations on volumes, their snapshots and watches. */
 import { TrilithError } from "../../errors.ts";
+import { hostNqnOf } from "../../names.ts";
 import type { Control } from "../control.ts";
 import type { FrontendNode } from "../model.ts";
 import { addWatch, removeWatch } from "../planner/decide/app-nodes.ts";
@@ -153,14 +154,11 @@ export function volumeTargets(operations: Operations): TargetOperations {
   };
 }
 
-/** NQN of a host that is known by its name only (mayastor.md 4.1). */
-const HOST_NQN_PREFIX = "nqn.2019-05.io.openebs:node-name:";
-
 /** A host by its name or NQN. */
 function frontendOf(host: string | null): FrontendNode | null {
   if (host === null) return null;
   if (host === "") throw new TrilithError("InvalidArgument", "the front-end host has no name");
-  return { name: host, nqn: host.startsWith("nqn.") ? host : `${HOST_NQN_PREFIX}${host}` };
+  return { name: host, nqn: hostNqnOf(host) };
 }
 
 export function volumeChanges(operations: Operations): ChangeOperations {

@@ -20,11 +20,6 @@ export interface OpenOptions {
   readonly lookup?: (name: string) => Bdev | undefined;
 }
 
-/** Host NQN of a node, as hosts of volumes and nexuses are named. */
-export function nodeHostNqn(nodeName: string): string {
-  return `nqn.2019-05.io.openebs:node-name:${nodeName}`;
-}
-
 /**
  * Opens the device that `uri` (text, or already parsed) names, on `reactor`.
  * Errors: those of `parseBdevUri`, `openMemoryBdev`, `openFileBdev` and `openNvmfBdev`; a host name

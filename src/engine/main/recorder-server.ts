@@ -1,5 +1,6 @@
 /** Serves a recorder over HTTP, for engines that share one. */
 import { TrilithError } from "../../errors.ts";
+import { endpointText } from "../../names.ts";
 import type { Log } from "../../ops/log.ts";
 import { type Recorder, recorderHandlers } from "../recorder.ts";
 import { recorderContract } from "../rpc/records.ts";
@@ -28,9 +29,8 @@ export function serveRecorder(
       `see \`ss -ltnp sport = :${at.port}\`, or choose another port`,
     );
   }
-  const host = at.address.includes(":") ? `[${at.address}]` : at.address;
   return {
-    url: `http://${host}:${server.port}`,
+    url: `http://${endpointText(at.address, server.port!)}`,
     stop: () => server.stop(true),
   };
 }

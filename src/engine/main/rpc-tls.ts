@@ -5,6 +5,7 @@
  */
 import { readFileSync } from "node:fs";
 import { TrilithError } from "../../errors.ts";
+import { endpointText } from "../../names.ts";
 import type { Credentials } from "../../net/peer-certificate.ts";
 import { serveSecure } from "../../net/secure-server.ts";
 import type { EngineSettings } from "../settings.ts";
@@ -48,11 +49,10 @@ export async function serveRpcTls(
     },
     fetch,
   });
-  const host = server.address.includes(":") ? `[${server.address}]` : server.address;
   return {
     address: server.address,
     port: server.port,
-    url: `https://${host}:${server.port}`,
+    url: `https://${endpointText(server.address, server.port)}`,
     reload: () => server.setCredentials(read(files)),
     stop: () => server.stop(),
   };

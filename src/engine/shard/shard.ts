@@ -3,6 +3,7 @@
  * them. Everything of one volume is on one reactor; the main thread knows which, and calls here.
  */
 import { heapStats } from "bun:jsc";
+import { discoveryNqnOf } from "../../names.ts";
 import type { Log } from "../../ops/log.ts";
 import { buildInfo } from "../../version.ts";
 import { NbdServer } from "../nbd/server.ts";
@@ -18,7 +19,7 @@ import { Faults } from "./faults.ts";
 import type { MainMethods, ObjectKind, ShardEvent, ShardMethods, ShardOptions } from "./methods.ts";
 import { Nexuses } from "./nexuses.ts";
 import { Replicas } from "./replicas.ts";
-import { discoveryNqnOf, MODEL, Shares, serialOf } from "./shares.ts";
+import { MODEL, Shares, serialOf } from "./shares.ts";
 import { Standbys } from "./standbys.ts";
 import { Stats } from "./stats.ts";
 

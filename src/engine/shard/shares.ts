@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { assert } from "../../assert.ts";
 import { TrilithError } from "../../errors.ts";
+import { endpointText, nqnOf } from "../../names.ts";
 import { AnaState } from "../../nvme/constants.ts";
 import { type Bdev, bdevBytes } from "../bdev/bdev.ts";
 import type { NbdExport } from "../nbd/export.ts";
@@ -23,7 +24,6 @@ import type { VendorCommands } from "../target/vendor.ts";
 import type { ShardMethods } from "./methods.ts";
 import type { ShardContext } from "./shard.ts";
 
-const NQN_PREFIX = "nqn.2019-05.io.openebs:";
 export const MODEL = "Trilith NVMe controller";
 /** Controller ids of what is shared without a range of its own. */
 export const CONTROLLER_IDS = { min: 1, max: 0xffef };
@@ -41,23 +41,9 @@ function anaNameOf(state: AnaState): AnaStateName {
   return found![0] as AnaStateName;
 }
 
-/** NQN under which the thing with this UUID is served (a volume's by its volume UUID). */
-export function nqnOf(uuid: string): string {
-  return NQN_PREFIX + uuid;
-}
-
-/** NQN of a node's discovery service. */
-export function discoveryNqnOf(nodeName: string): string {
-  return `${NQN_PREFIX}discovery:${nodeName}`;
-}
-
 /** Serial number that stays with a UUID: a host takes another one for another disk. */
 export function serialOf(uuid: string): string {
   return `TRI${createHash("sha256").update(uuid).digest("hex").slice(0, 17).toUpperCase()}`;
-}
-
-function uriHost(address: string): string {
-  return address.includes(":") ? `[${address}]` : address;
 }
 
 function sameHosts(a: ReadonlySet<string> | undefined, b: readonly string[] | undefined): boolean {
@@ -108,7 +94,7 @@ export class Shares {
     if (subsystem !== null) {
       shares.push({
         protocol: "nvmf",
-        uri: `nvmf+tcp://${uriHost(address)}:${nvmfPort}/${subsystem.nqn}?uuid=${bdev.uuid}`,
+        uri: `nvmf+tcp://${endpointText(address, nvmfPort)}/${subsystem.nqn}?uuid=${bdev.uuid}`,
         nqn: subsystem.nqn,
         allowedHosts: subsystem.hosts === undefined ? null : [...subsystem.hosts],
         anaState: anaNameOf(subsystem.anaState),
@@ -124,7 +110,7 @@ export class Shares {
 
   #nbdUri(name: string): string {
     const { address, nbdPort } = this.#context.options;
-    return `nbd://${uriHost(address)}:${nbdPort ?? 0}/${encodeURIComponent(name)}`;
+    return `nbd://${endpointText(address, nbdPort ?? 0)}/${encodeURIComponent(name)}`;
   }
 
   /**

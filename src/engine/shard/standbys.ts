@@ -6,6 +6,7 @@
  */
 import { assert } from "../../assert.ts";
 import { IoStatus, TrilithError } from "../../errors.ts";
+import { nqnOf } from "../../names.ts";
 import { type Bdev, type BdevListener, BdevListeners } from "../bdev/bdev.ts";
 import { CHILDREN_MAX } from "../nexus/limits.ts";
 import type { Reactor } from "../reactor/reactor.ts";
@@ -15,7 +16,7 @@ import { Serial } from "../serial.ts";
 import { STANDBYS_MAX } from "./limits.ts";
 import type { ShardMethods } from "./methods.ts";
 import type { ShardContext } from "./shard.ts";
-import { CONTROLLER_IDS, nqnOf, type Shares } from "./shares.ts";
+import { CONTROLLER_IDS, type Shares } from "./shares.ts";
 
 type StandbyMethods = Pick<ShardMethods, "createStandby" | "listStandbys" | "removeStandby">;
 type Create = Parameters<StandbyMethods["createStandby"]>[0];

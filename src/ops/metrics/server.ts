@@ -1,5 +1,6 @@
 /** Serves metrics over HTTP: `GET /metrics`, as Prometheus asks for them. */
 import { TrilithError } from "../../errors.ts";
+import { endpointText } from "../../names.ts";
 import type { Log } from "../log.ts";
 import { CONTENT_TYPE } from "./exposition.ts";
 import { GZIP_BYTES_MIN } from "./limits.ts";
@@ -55,9 +56,8 @@ export function serveMetrics(
       `see \`ss -ltnp sport = :${at.port}\`, or choose another port with --metrics`,
     );
   }
-  const host = at.address.includes(":") ? `[${at.address}]` : at.address;
   return {
-    url: `http://${host}:${server.port}`,
+    url: `http://${endpointText(at.address, server.port!)}`,
     stop: () => server.stop(true),
   };
 }

@@ -1,5 +1,6 @@
 /** Which node serves a volume (mayastor.md 5.2), and through which children. Pure. */
 import { TrilithError } from "../../../errors.ts";
+import { endpointText, nqnOf } from "../../../names.ts";
 import type { ClusterState } from "../../cluster-state.ts";
 import type {
   NexusChildRecord,
@@ -110,10 +111,6 @@ export function chooseTargetNode(
   );
 }
 
-function uriHost(address: string): string {
-  return address.includes(":") ? `[${address}]` : address;
-}
-
 /**
  * How a nexus on a node reaches a replica: as a device of its own engine, else over NVMe/TCP, by the
  * URI that the replica's engine gives it once it is shared. Null: that engine has never been heard of.
@@ -127,8 +124,7 @@ export function childUri(
   const info = state.observed.get(replica.nodeId)?.info ?? null;
   const port = info?.nvmf[0]?.port;
   if (info === null || port === undefined) return null;
-  const nqn = `nqn.2019-05.io.openebs:${replica.uuid}`;
-  return `nvmf+tcp://${uriHost(info.address)}:${port}/${nqn}?uuid=${replica.uuid}`;
+  return `nvmf+tcp://${endpointText(info.address, port)}/${nqnOf(replica.uuid)}?uuid=${replica.uuid}`;
 }
 
 /**

@@ -1,4 +1,5 @@
 /** The ways by which hosts reach a published volume, as they are and as they will be in a moment. */
+import { endpointText, nqnOf } from "../../../names.ts";
 import type { ClusterState } from "../../cluster-state.ts";
 import type { NodeId, VolumeRecord } from "../../model.ts";
 import { noFailures, Planning } from "./planning.ts";
@@ -19,8 +20,7 @@ function uriOn(state: ClusterState, nodeId: NodeId, volume: VolumeRecord): strin
   const info = state.observed.get(nodeId)?.info ?? null;
   const port = info?.nvmf[0]?.port;
   if (info === null || port === undefined) return "";
-  const host = info.address.includes(":") ? `[${info.address}]` : info.address;
-  return `nvmf+tcp://${host}:${port}/nqn.2019-05.io.openebs:${volume.uuid}?uuid=${volume.uuid}`;
+  return `nvmf+tcp://${endpointText(info.address, port)}/${nqnOf(volume.uuid)}?uuid=${volume.uuid}`;
 }
 
 /** Target first, then standbys; none when the volume is not served to hosts. */

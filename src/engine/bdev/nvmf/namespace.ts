@@ -1,6 +1,7 @@
 /** Which namespace a device stands for: its names, and the checks before it is used. */
 import { createHash } from "node:crypto";
 import { TrilithError } from "../../../errors.ts";
+import { endpointText } from "../../../names.ts";
 import { uuidFromHex } from "../../../nvme/identify-decode.ts";
 import type { NvmfUri } from "../uri.ts";
 import type { NamespaceFacts } from "./controller.ts";
@@ -14,14 +15,13 @@ export function uuidOf(facts: NamespaceFacts, nqn: string): string {
 
 /** The URI that opens the same namespace again, and nothing else. */
 export function canonicalUri(uri: NvmfUri, uuid: string): string {
-  const host = uri.address.includes(":") ? `[${uri.address}]` : uri.address;
   const encode = (name: string): string => encodeURIComponent(name).replaceAll("%3A", ":");
   const parameters = [`uuid=${uuid}`];
   if (uri.hostNqn !== undefined) parameters.push(`hostnqn=${encode(uri.hostNqn)}`);
   if (uri.headerDigest) parameters.push("hdgst=true");
   if (uri.dataDigest) parameters.push("ddgst=true");
   if (uri.queues !== undefined) parameters.push(`queues=${uri.queues}`);
-  return `nvmf+tcp://${host}:${uri.port}/${encode(uri.nqn)}?${parameters.join("&")}`;
+  return `nvmf+tcp://${endpointText(uri.address, uri.port)}/${encode(uri.nqn)}?${parameters.join("&")}`;
 }
 
 /** Throws unless the namespace is one that this initiator can serve and the one that was meant. */

@@ -1,9 +1,10 @@
 /** Volumes over shards: replicas of several nodes, fencing between nexuses, what is given back. */
 import { describe, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
-import { nodeHostNqn, openBdev } from "../../../../src/engine/bdev/open.ts";
+import { openBdev } from "../../../../src/engine/bdev/open.ts";
 import type { Reactor } from "../../../../src/engine/reactor/reactor.ts";
 import { recvBuffersOf } from "../../../../src/engine/reactor/tcp-stream.ts";
+import { nodeHostNqn } from "../../../../src/names.ts";
 import { probeBdev, withReactor } from "../../../support/reactor.ts";
 import { codeOf, TestRecorder, TestShard } from "../../../support/shard.ts";
 import { inventory } from "../../../support/target.ts";
