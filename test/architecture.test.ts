@@ -153,6 +153,11 @@ const importRules: Rule[] = [
     why: "HTTP over mutual TLS knows certificates and nothing of clusters: engine and control use it",
   },
   {
+    from: /^src\/client\//,
+    only: /^src\/(client\/|(errors|names)\.ts$)/,
+    why: "the client of the HTTP API is for verbs, CSI and Kubernetes alike: it knows none of them",
+  },
+  {
     from: /^src\/control\/planner\//,
     only: /^src\/(control\/planner\/|(errors|assert|names)\.ts$)/,
     typesAllowed: true,

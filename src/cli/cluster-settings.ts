@@ -2,9 +2,10 @@
  * The cluster's settings as people write them: `nodeDeadlineMs` is `node-deadline`, with a duration
  * for its value. Which there are the API says.
  */
+
+import type { Settings } from "../client/types.ts";
 import { TrilithError } from "../errors.ts";
 import { humanDuration, parseDuration } from "./output/size.ts";
-import type { Settings } from "./rest/types.ts";
 
 /** `node-deadline` of `nodeDeadlineMs`. */
 export function settingName(key: string): string {

@@ -1,10 +1,10 @@
 /** `trilith cluster`: the members, who leads, and the ways out of great losses. */
 import { Command, InvalidArgumentError, Option } from "commander";
+import type { Cluster } from "../client/types.ts";
 import { TrilithError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { dataDirOf, dataDirOption } from "./node-options.ts";
 import { humanSize } from "./output/size.ts";
-import type { Cluster } from "./rest/types.ts";
 import { idArgument, printDone, printTable, type Session, withSession } from "./session.ts";
 
 function statusCommand(context: CliContext): Command {

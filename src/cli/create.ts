@@ -1,12 +1,12 @@
 /** `trilith create`: pools, volumes, snapshots. */
 import { randomUUID } from "node:crypto";
 import { Command, Option } from "commander";
+import type { CreateVolumeBody, Labels, Topology } from "../client/types.ts";
 import { TrilithError } from "../errors.ts";
 import { countArgument } from "./arguments.ts";
 import type { CliContext } from "./context.ts";
 import { collectLabels } from "./labels.ts";
 import { humanSize, sizeArgument } from "./output/size.ts";
-import type { CreateVolumeBody, Labels, Topology } from "./rest/types.ts";
 import { idArgument, printDone, type Session, withSession } from "./session.ts";
 
 interface PoolOptions {

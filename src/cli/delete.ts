@@ -1,9 +1,9 @@
 /** `trilith delete`: volumes, snapshots, pools, nodes. */
 import { Command } from "commander";
+import type { PurgeBody, RemovalImpact } from "../client/types.ts";
 import { TrilithError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { volumeId } from "./create.ts";
-import type { PurgeBody, RemovalImpact } from "./rest/types.ts";
 import { idArgument, printDone, printObjects, type Session, withSession } from "./session.ts";
 
 interface DeleteOptions {

@@ -1,11 +1,11 @@
 /** `trilith drain`: moves away what a node serves, and waits until it has. */
 import { Command } from "commander";
+import type { Node } from "../client/types.ts";
 import { facesOf } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { INTERRUPTED_STATUS, type Interruption, interruption } from "./interruption.ts";
 import { durationArgument } from "./output/size.ts";
 import { statusLine } from "./output/status-line.ts";
-import type { Node } from "./rest/types.ts";
 import { idArgument, printDone, type Session, withSession } from "./session.ts";
 import { drainLabels, drainState } from "./tables.ts";
 

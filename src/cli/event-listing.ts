@@ -1,9 +1,9 @@
 /** Events of the cluster, once or as they happen; for `trilith events` and `trilith get events`. */
 import type { Command } from "commander";
+import { followEvents } from "../client/event-stream.ts";
+import type { ClusterEvent } from "../client/types.ts";
 import { durationArgument } from "./output/size.ts";
 import { renderTable } from "./output/table.ts";
-import { followEvents } from "./rest/event-stream.ts";
-import type { ClusterEvent } from "./rest/types.ts";
 import { printObjects, type Session, yamlText } from "./session.ts";
 import { eventHeadings, eventRow } from "./tables.ts";
 

@@ -1,8 +1,8 @@
 /** `trilith label`: labels of nodes and pools. */
 import { Command } from "commander";
+import type { Labels, Node, Pool } from "../client/types.ts";
 import type { CliContext } from "./context.ts";
 import { type LabelChange, parseLabelChange } from "./labels.ts";
-import type { Labels, Node, Pool } from "./rest/types.ts";
 import { idArgument, printDone, type Session, withSession } from "./session.ts";
 import { shownLabels } from "./tables.ts";
 

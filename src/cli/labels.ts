@@ -1,6 +1,6 @@
 /** Labels as they are given on the command line: `key=value`, `key-`, and selectors. */
 import { InvalidArgumentError } from "commander";
-import type { Labels } from "./rest/types.ts";
+import type { Labels } from "../client/types.ts";
 
 /** Longest key, key's prefix and value (mayastor.md 2). */
 const LABEL_LENGTH_MAX = 63;

@@ -1,10 +1,10 @@
 /** `trilith publish` and `trilith unpublish`: where a volume is served. */
 import { Command } from "commander";
+import type { RestClient } from "../client/client.ts";
+import type { Volume, VolumePath } from "../client/types.ts";
 import { TrilithError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { volumeId } from "./create.ts";
-import type { RestClient } from "./rest/client.ts";
-import type { Volume, VolumePath } from "./rest/types.ts";
 import { idArgument, printDone, withSession } from "./session.ts";
 
 interface PublishOptions {

@@ -5,13 +5,13 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Argument, type Command, Option } from "commander";
+import { type RestClient, restClient } from "../client/client.ts";
+import { chooseEndpoint, type Endpoint } from "../client/endpoint.ts";
+import { TIMEOUT_DEFAULT_MS } from "../client/limits.ts";
 import type { CliContext } from "./context.ts";
 import { type Paint, paintFor } from "./output/color.ts";
 import { durationArgument } from "./output/size.ts";
 import { type Cell, renderTable } from "./output/table.ts";
-import { type RestClient, restClient } from "./rest/client.ts";
-import { chooseEndpoint, type Endpoint } from "./rest/endpoint.ts";
-import { TIMEOUT_DEFAULT_MS } from "./rest/limits.ts";
 
 /** Where a node keeps its state unless told otherwise (as in `engine/settings.ts`). */
 const DATA_DIR_DEFAULT = "/var/lib/trilith";

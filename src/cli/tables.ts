@@ -1,7 +1,5 @@
 /** The tables of `trilith get`: headings as in mayastor.md 2, and a row (or rows) of each object. */
-import { statusCell } from "./output/color.ts";
-import { humanSize } from "./output/size.ts";
-import { type Cell, treeCell } from "./output/table.ts";
+
 import type {
   BlockDevice,
   ClusterEvent,
@@ -12,7 +10,10 @@ import type {
   ReplicaTopology,
   Volume,
   VolumeSnapshot,
-} from "./rest/types.ts";
+} from "../client/types.ts";
+import { statusCell } from "./output/color.ts";
+import { humanSize } from "./output/size.ts";
+import { type Cell, treeCell } from "./output/table.ts";
 
 /** Sectors that the contract counts the size of disks in. */
 const SECTOR_BYTES = 512;

@@ -1,5 +1,5 @@
 /** How far an upgrade of the cluster is, told from the versions that its nodes run. */
-import type { Node } from "./rest/types.ts";
+import type { Node } from "../client/types.ts";
 
 export interface UpgradeState {
   /** Oldest version that runs. */

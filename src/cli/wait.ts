@@ -1,10 +1,10 @@
 /** `trilith wait`: until a volume, pool or node is as it should be. */
 import { Command } from "commander";
+import type { Node, Pool, Volume } from "../client/types.ts";
 import { TrilithError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { durationArgument, humanDuration } from "./output/size.ts";
 import { statusLine } from "./output/status-line.ts";
-import type { Node, Pool, Volume } from "./rest/types.ts";
 import { idArgument, printDone, type Session, withSession } from "./session.ts";
 import { drainState, nodeStatus, poolStatus } from "./tables.ts";
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { SOCKET_DEFAULT } from "../../src/cli/rest/endpoint.ts";
+import { SOCKET_DEFAULT } from "../../src/client/endpoint.ts";
 import { executablePath, projectRoot, runCommand } from "../support/executable.ts";
 import { tempFolders } from "../support/temp-folder.ts";
 

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Node, Pool, Volume } from "../../src/cli/rest/types.ts";
+import type { Node, Pool, Volume } from "../../src/client/types.ts";
 import { Cluster, endClusters, waitUntil } from "../support/cluster.ts";
 import { contractProblems } from "../support/contract.ts";
 import { trilithCommand } from "../support/engine-process.ts";

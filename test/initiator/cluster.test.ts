@@ -4,7 +4,7 @@
  */
 import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { randomUUID } from "node:crypto";
-import type { Volume } from "../../src/cli/rest/types.ts";
+import type { Volume } from "../../src/client/types.ts";
 import { Cluster, type ClusterNode, endClusters } from "../support/cluster.ts";
 import { IO_PORT, nqnOf } from "./engine.ts";
 import { SET_UP_TIMEOUT_MS, TEST_TIMEOUT_MS } from "./limits.ts";

@@ -12,7 +12,7 @@ import {
   test,
 } from "bun:test";
 import { randomUUID } from "node:crypto";
-import type { Volume } from "../../src/cli/rest/types.ts";
+import type { Volume } from "../../src/client/types.ts";
 import { Cluster, type ClusterNode, endClusters, waitUntil } from "../support/cluster.ts";
 import { IO_PORT, nqnOf } from "./engine.ts";
 import { LOAD_TIMEOUT_MS, SET_UP_TIMEOUT_MS, TEST_TIMEOUT_MS } from "./limits.ts";

@@ -1,6 +1,6 @@
 /** An application on a volume of a test's cluster: writes and reads that are verified at the end. */
 import { expect } from "bun:test";
-import type { Volume } from "../../src/cli/rest/types.ts";
+import type { Volume } from "../../src/client/types.ts";
 import { type DemoLoad, startDemoLoad } from "../../src/demo/load.ts";
 import { waitUntil } from "./cluster.ts";
 import { testSeed } from "./random.ts";

@@ -16,8 +16,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
-import { type RestClient, restClient } from "../../src/cli/rest/client.ts";
-import type { Volume } from "../../src/cli/rest/types.ts";
+import { type RestClient, restClient } from "../../src/client/client.ts";
+import type { Volume } from "../../src/client/types.ts";
 import type { SettingsChange } from "../../src/control/control.ts";
 import { type EngineClient, engineClient } from "../../src/engine/rpc/client.ts";
 import { TrilithError } from "../../src/errors.ts";

@@ -2,8 +2,9 @@
  * What a StorageClass' parameters mean for a volume (mayastor.md 3.1). Pure. Parameters that only
  * matter to whoever mounts the volume are left to the CSI driver.
  */
+
+import type { LabelledTopology, Labels, Topology } from "../../client/types.ts";
 import { TrilithError } from "../../errors.ts";
-import type { LabelledTopology, Labels, Topology } from "../rest/types.ts";
 import { type Manifest, textAt, textsAt } from "./manifest.ts";
 
 export interface VolumeClass {

@@ -1,7 +1,8 @@
 /** What manifests ask for: pools, volumes and snapshots. Pure. */
+
+import type { CreatePoolBody, CreateVolumeBody, Labels } from "../../client/types.ts";
 import { TrilithError } from "../../errors.ts";
 import { parseSize } from "../output/size.ts";
-import type { CreatePoolBody, CreateVolumeBody, Labels } from "../rest/types.ts";
 import { type Manifest, objectAt, textAt, textsAt } from "./manifest.ts";
 import { type VolumeClass, volumeClassOf } from "./storage-class.ts";
 

@@ -3,12 +3,12 @@
  * What cannot be had is noted, and does not stop the rest.
  */
 import { Glob } from "bun";
+import type { ClusterEvent } from "../../client/types.ts";
 import { DATA_DIR_DEFAULT } from "../../engine/settings.ts";
 import { TrilithError } from "../../errors.ts";
 import { versionLine } from "../../version.ts";
 import { diagnose, nodePorts } from "../doctor/checks.ts";
 import { gatherFacts } from "../doctor/gather.ts";
-import type { ClusterEvent } from "../rest/types.ts";
 import type { Session } from "../session.ts";
 import { redact } from "./redact.ts";
 

@@ -1,9 +1,9 @@
 /** `trilith get node(s)`, their disks, cordons and drains. */
 import type { Command } from "commander";
+import type { Node } from "../../client/types.ts";
 import { TrilithError } from "../../errors.ts";
 import type { CliContext } from "../context.ts";
 import type { Cell } from "../output/table.ts";
-import type { Node } from "../rest/types.ts";
 import { idArgument, printTable, withSession } from "../session.ts";
 import {
   allBlockDeviceHeadings,

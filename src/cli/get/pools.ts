@@ -1,9 +1,9 @@
 /** `trilith get pool(s)`. */
 import type { Command } from "commander";
+import type { RestClient } from "../../client/client.ts";
+import type { Pool } from "../../client/types.ts";
 import type { CliContext } from "../context.ts";
 import { matches, parseSelector } from "../labels.ts";
-import type { RestClient } from "../rest/client.ts";
-import type { Pool } from "../rest/types.ts";
 import { idArgument, printTable, withSession } from "../session.ts";
 import { labelsText, poolHeadings, poolRow } from "../tables.ts";
 

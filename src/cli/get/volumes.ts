@@ -1,8 +1,8 @@
 /** `trilith get volume(s)`, their replicas and rebuilds. */
 import { type Command, Option } from "commander";
+import type { Volume } from "../../client/types.ts";
 import { TrilithError } from "../../errors.ts";
 import type { CliContext } from "../context.ts";
-import type { Volume } from "../rest/types.ts";
 import { idArgument, printTable, type Session, withSession } from "../session.ts";
 import {
   hasSource,

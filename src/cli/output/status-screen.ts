@@ -1,5 +1,5 @@
 /** The screen of `trilith status`, as text. */
-import type { ClusterStatus, RunningRebuild, Warning } from "../rest/types.ts";
+import type { ClusterStatus, RunningRebuild, Warning } from "../../client/types.ts";
 import { type Paint, statusCell, type Tone } from "./color.ts";
 import { humanDuration, humanSize } from "./size.ts";
 import { type Cell, renderTable } from "./table.ts";

@@ -4,7 +4,7 @@
  */
 import { afterAll, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
-import type { Volume } from "../../../src/cli/rest/types.ts";
+import type { Volume } from "../../../src/client/types.ts";
 import { Cluster, endClusters, replicaPools, watchVolume } from "../../support/cluster.ts";
 import { type Application, startApplication } from "../../support/cluster-load.ts";
 import { expectSameBytes } from "../../support/cluster-replicas.ts";

@@ -4,7 +4,7 @@
  */
 import { afterAll, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
-import type { Volume } from "../../../src/cli/rest/types.ts";
+import type { Volume } from "../../../src/client/types.ts";
 import { TrilithError } from "../../../src/errors.ts";
 import { Cluster, type ClusterNode, endClusters, waitUntil } from "../../support/cluster.ts";
 import { enginesMatch } from "../../support/cluster-replicas.ts";

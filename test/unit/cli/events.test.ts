@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { type StreamEvent, streamParser } from "../../../src/cli/rest/event-stream.ts";
-import type { ClusterEvent } from "../../../src/cli/rest/types.ts";
+import { type StreamEvent, streamParser } from "../../../src/client/event-stream.ts";
+import type { ClusterEvent } from "../../../src/client/types.ts";
 import type { Asked } from "../../support/api-stand-in.ts";
 import { againstApi, runLine, VOLUME } from "./fixtures.ts";
 

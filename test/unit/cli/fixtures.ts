@@ -1,6 +1,7 @@
 /** A small cluster as the API shows it, and what runs a command line against a stand-in of the API. */
 import { afterEach } from "bun:test";
 import type { CliContext, Terminal } from "../../../src/cli/context.ts";
+import { runCli } from "../../../src/cli/run.ts";
 import type {
   ClusterStatus,
   Node,
@@ -8,8 +9,7 @@ import type {
   RebuildHistory,
   Volume,
   VolumeSnapshot,
-} from "../../../src/cli/rest/types.ts";
-import { runCli } from "../../../src/cli/run.ts";
+} from "../../../src/client/types.ts";
 import { type Answers, apiStandIn, type StandIn } from "../../support/api-stand-in.ts";
 
 export const VOLUME = "18e30e83-b106-4e0d-9fb6-2b04e761e18a";

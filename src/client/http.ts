@@ -4,7 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { accessSync, constants } from "node:fs";
-import { type ErrorCode, errorCodes, TrilithError } from "../../errors.ts";
+import { type ErrorCode, errorCodes, TrilithError } from "../errors.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { ATTEMPTS_MAX, CHANGE_TIMEOUT_MIN_MS, RETRY_PAUSE_MS } from "./limits.ts";
 

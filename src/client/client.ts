@@ -1,5 +1,5 @@
 /** The operations of the REST API, one function each, over `http.ts`. */
-import { TrilithError } from "../../errors.ts";
+import { TrilithError } from "../errors.ts";
 import { type HttpOptions, type Method, type Query, request } from "./http.ts";
 import { APP_NODES_PER_PAGE, PAGES_MAX, SNAPSHOTS_PER_PAGE, VOLUMES_PER_PAGE } from "./limits.ts";
 import type {

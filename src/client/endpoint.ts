@@ -1,6 +1,6 @@
 /** Where the HTTP API is: from `--rest`, the environment, the local socket, or loopback. */
 import { accessSync, constants, statSync } from "node:fs";
-import { TrilithError } from "../../errors.ts";
+import { TrilithError } from "../errors.ts";
 
 export const SOCKET_DEFAULT = "/run/trilith/api.sock";
 export const URL_DEFAULT = "http://127.0.0.1:8081";

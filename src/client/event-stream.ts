@@ -2,7 +2,7 @@
  * Follows the cluster's events (server-sent events, WHATWG HTML 9.2): reconnects where it was when
  * the connection breaks, so that none is missed and none comes twice.
  */
-import { TrilithError } from "../../errors.ts";
+import { TrilithError } from "../errors.ts";
 import { errorOfAnswer, type HttpOptions, request, send } from "./http.ts";
 import { RETRY_PAUSE_MS, STREAM_LINE_MAX } from "./limits.ts";
 import type { ClusterEvent } from "./types.ts";
