@@ -164,6 +164,16 @@ const importRules: Rule[] = [
     why: "the planner is pure: the state in, a plan or an error out",
   },
   {
+    from: /^src\/(control|api)\//,
+    never: /^src\/(node|cli|csi|kube|host|web)\//,
+    why: "they are put together in src/node: parts do not know the whole, nor its users",
+  },
+  {
+    from: /^src\/control\//,
+    never: /^src\/api\//,
+    why: "the API stands on the control plane, not the other way round",
+  },
+  {
     from: /^src\/control\/store\//,
     only: /^src\/(control\/store\/|(errors|assert|names)\.ts$)/,
     typesAllowed: true,
@@ -175,7 +185,7 @@ const importRules: Rule[] = [
     why: "operations know executor and observer by their ports only",
   },
   {
-    from: /^src\/(cli\/(?!(server|init|join|cluster|control|control-options|engine-membership)\.ts$)|csi\/|kube\/|web\/)/,
+    from: /^src\/(cli\/(?!(server|init|join|cluster|control|control-options|engine-membership)\.ts$)|csi\/|kube\/|host\/|web\/)/,
     never: /^src\/control\//,
     typesAllowed: true,
     why: "they reach the cluster only through the HTTP API, as everybody else does; the verbs that run a node, and those that make, join and recover one, are its process or work where none runs yet",

@@ -5,11 +5,11 @@ import { API_PORT, isLoopback, type Listen, type TlsFiles } from "../api/serve.t
 import { type DataDir, openDataDir, pathsIn } from "../control/membership/data-dir.ts";
 import { PEER_PORT_DEFAULT } from "../control/membership/limits.ts";
 import { parsePeerEndpoint } from "../control/membership/names.ts";
-import { type ControlNode, type Endpoint, startControlNode } from "../control/node.ts";
 import { engineClient } from "../engine/rpc/client.ts";
 import { RPC_PORT_DEFAULT } from "../engine/settings.ts";
 import type { TrilithError } from "../errors.ts";
 import { endpointText, nodeHostNqn } from "../names.ts";
+import { type ControlNode, type Endpoint, startControlNode } from "../node/control-node.ts";
 import type { Log } from "../ops/log.ts";
 import { METRICS_PORT_DEFAULT } from "../ops/metrics/index.ts";
 import { type LogCliOptions, parseEndpoint } from "./engine-options.ts";

@@ -1,0 +1,126 @@
+/** The parts of a member that decide and carry out: observer, executor, and the service over them. */
+
+import { Executor } from "../control/executor/executor.ts";
+import { memberWarnings } from "../control/membership/attention.ts";
+import type { DataDir } from "../control/membership/data-dir.ts";
+import { type EngineLink, openEngine } from "../control/membership/engine-link.ts";
+import { createToken, removeMember, transferLeadership } from "../control/membership/operations.ts";
+import type { NodeRecord } from "../control/model.ts";
+import { Observer } from "../control/observer/observer.ts";
+import type { Warning } from "../control/planner/plan.ts";
+import { makeSettingsReader } from "../control/service/settings.ts";
+import { createService, type Service } from "../control/service.ts";
+import type { EngineClient } from "../engine/rpc/client.ts";
+import type { Log } from "../ops/log.ts";
+import type { ControlInstruments } from "../ops/metrics/index.ts";
+import type { Core } from "./core.ts";
+import type { Stack } from "./stack.ts";
+
+/** Clients of the engines of other nodes, over mutual TLS; one each. */
+export class EngineLinks {
+  readonly #dataDir: DataDir;
+  readonly #links = new Map<string, EngineLink>();
+
+  constructor(dataDir: DataDir) {
+    this.#dataDir = dataDir;
+  }
+
+  /** A client of the node's engine, in the place of a former one. */
+  open({ id, engineEndpoint }: NodeRecord): EngineClient {
+    this.#links.get(id)?.close();
+    const link = openEngine({
+      endpoint: engineEndpoint,
+      clusterId: this.#dataDir.identity.clusterId,
+      nodeId: id,
+      credentials: () => this.#dataDir.credentials(),
+    });
+    this.#links.set(id, link);
+    return link.client;
+  }
+
+  credentialsChanged(): void {
+    for (const link of this.#links.values()) link.credentialsChanged();
+  }
+
+  close(): void {
+    for (const link of this.#links.values()) link.close();
+  }
+}
+
+export interface DecisionOptions {
+  readonly dataDir: DataDir;
+  readonly ownEngine: EngineClient;
+  readonly instruments: ControlInstruments;
+  readonly log: Log;
+}
+
+export interface Decisions {
+  readonly service: Service;
+  readonly executor: Executor;
+  readonly links: EngineLinks;
+  /** What an operator has to know by the last plan, members that do not answer first. */
+  readonly warnings: () => readonly Warning[];
+}
+
+/** Makes them, and puts them on the stack. The executor does not run yet. */
+export function openDecisions(options: DecisionOptions, core: Core, parts: Stack): Decisions {
+  const { dataDir, instruments, log } = options;
+  const { store, raft, transport } = core;
+  const { nodeId } = dataDir.identity;
+  const now = Date.now;
+  const settings = makeSettingsReader();
+  const links = parts.add(new EngineLinks(dataDir), (open) => open.close());
+  const observer = parts.add(
+    new Observer({
+      clientOf: (node) => (node.id === nodeId ? options.ownEngine : links.open(node)),
+      nodeDeadlineMs: () => settings(store.view().settings).nodeDeadlineMs,
+      log,
+      nowMs: now,
+    }),
+    (open) => open.stop(),
+  );
+  const executor = parts.add(
+    new Executor({
+      store,
+      observer,
+      settings: (view) => settings(view.settings),
+      log,
+      nowMs: now,
+      instruments,
+    }),
+    (open) => open.stop(),
+  );
+  const withMembers = (warnings: readonly Warning[]): readonly Warning[] => [
+    ...memberWarnings(store.status(), transport.status()),
+    ...warnings,
+  ];
+  const membership = { dataDir, store, raft, now };
+  const service = parts.add(
+    createService({
+      store,
+      observation: observer,
+      execution: executor,
+      membership: {
+        createToken: (kind, validMs, note) => createToken(membership, kind, validMs, note),
+        transferLeadership: (toNode) => transferLeadership(membership, toNode),
+        removeMember: (id) => removeMember(membership, id),
+      },
+      plan: (state) => {
+        const made = executor.planNow(state);
+        return { ...made, warnings: withMembers(made.warnings) };
+      },
+      log,
+      now,
+    }),
+    (open) => open.close(),
+  );
+  parts.add(
+    service.onEvent((event) => instruments.happened(event)),
+    (unlisten) => unlisten(),
+  );
+  parts.add(
+    store.onLeadership(() => instruments.leadershipChanged()),
+    (unlisten) => unlisten(),
+  );
+  return { service, executor, links, warnings: () => withMembers(executor.lastWarnings) };
+}
