@@ -7,10 +7,10 @@
  *   bun test/initiator/guest-image.ts [kernel package]      builds it beforehand
  */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { buildGuestImage } from "./guest-image-build.ts";
-import { IMAGE_BUILD_TIMEOUT_MS } from "./limits.ts";
+import { IMAGE_BUILD_TIMEOUT_MS, IMAGE_KEPT_MS } from "./limits.ts";
 
 /** Debian 12's kernel, 6.1. In-band authentication and TLS begin with linux-image-6.12-cloud-amd64. */
 export const KERNEL_DEFAULT = "linux-image-cloud-amd64";
@@ -63,7 +63,10 @@ export async function guestImage(kernelPackage: string = KERNEL_DEFAULT): Promis
   return built;
 }
 
-/** Builds the image under its final name and drops images of older builders. */
+/**
+ * Builds the image under its final name and drops images of older builders. Those of the last days stay:
+ * another checkout that shares the cache may use them.
+ */
 function buildInPlace(kernelPackage: string): void {
   const cache = cacheFolder();
   const name = `${kernelPackage}-${imageKey()}`;
@@ -71,8 +74,9 @@ function buildInPlace(kernelPackage: string): void {
   mkdirSync(cache, { recursive: true });
   buildGuestImage(kernelPackage, join(cache, "packages"), join(cache, name));
   for (const other of readdirSync(cache)) {
-    const isOlder = other.startsWith(`${kernelPackage}-`) && other !== name;
-    if (isOlder) rmSync(join(cache, other), { recursive: true });
+    if (!other.startsWith(`${kernelPackage}-`) || other === name) continue;
+    const ageMs = Date.now() - statSync(join(cache, other)).mtimeMs;
+    if (ageMs > IMAGE_KEPT_MS) rmSync(join(cache, other), { recursive: true });
   }
 }
 

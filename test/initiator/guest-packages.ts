@@ -62,8 +62,14 @@ export const guestLinks: Readonly<Record<string, string>> = {
   sh: "bash",
 };
 
-/** Libraries that programs load while they run. */
-export const loadedLibraries: readonly string[] = ["libgcc_s.so.1", "libnss_files.so.2"];
+/** Libraries that programs load while they run, and those of the product's executable. */
+export const loadedLibraries: readonly string[] = [
+  "libdl.so.2",
+  "libgcc_s.so.1",
+  "libm.so.6",
+  "libnss_files.so.2",
+  "libpthread.so.0",
+];
 
 /** Modules loaded at boot, in this order. What a kernel has built in, or has not, is left out. */
 export const bootModules: readonly string[] = [

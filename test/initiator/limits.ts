@@ -14,6 +14,8 @@ export const SCRIPT_TIMEOUT_MS = 60_000;
  * say more than that of the test runner, which also ends every process the tests started.
  */
 export const TEST_TIMEOUT_MS = 300_000;
+/** Copying a file of the executable's size into a guest. */
+export const COPY_TIMEOUT_MS = 120_000;
 /** A load that goes on while something happens to the engine. */
 export const LOAD_TIMEOUT_MS = 240_000;
 /** From asking a guest to power off until it is killed. */
@@ -24,6 +26,8 @@ export const CONSOLE_LINES_QUOTED = 40;
 export const OUTPUT_LINES_QUOTED = 60;
 /** Building the guest image: downloads included, once per machine. */
 export const IMAGE_BUILD_TIMEOUT_MS = 900_000;
+/** An image of an older builder is removed when it is older. */
+export const IMAGE_KEPT_MS = 7 * 24 * 3_600_000;
 /** From starting an engine until it answers, and from telling it to stop until it has. */
 export const ENGINE_TIMEOUT_MS = 30_000;
 /** How often an engine that starts is asked whether it is there. */

@@ -15,12 +15,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
+import { executablePath } from "../support/executable.ts";
 import { CpioArchive } from "./cpio.ts";
 import { guestImage, KERNEL_DEFAULT } from "./guest-image.ts";
 import { Lane, type ScriptHandlers } from "./lane.ts";
 import {
   BOOT_TIMEOUT_MS,
   CONSOLE_LINES_QUOTED,
+  COPY_TIMEOUT_MS,
   GUEST_CPUS,
   GUEST_LANES,
   GUEST_MEMORY_MIB,
@@ -52,6 +54,9 @@ const KERNEL_ARGUMENTS = [
   "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic nokaslr mitigations=off tsc=reliable",
   "no_timer_check random.trust_cpu=on audit=0 selinux=0 apparmor=0 nvme_core.multipath=Y",
 ].join(" ");
+
+/** Where a guest has the product's executable, see `Guest.install`. */
+const EXECUTABLE = "/bin/trilith";
 
 /** What the kernel says when I/O failed, data was damaged, something hung, or it stumbled itself. */
 const COMPLAINT = new RegExp(
@@ -152,6 +157,33 @@ export class Guest {
     } catch {
       throw this.#failure(`not JSON, from ${command}:\n${output}`);
     }
+  }
+
+  /**
+   * Gives the guest a copy of a file of this machine. It comes over the guest's network: an executable of
+   * 120 MB takes a few seconds, and memory of the guest as long as it is there.
+   */
+  async copyIn(from: string, to: string, mode = "644"): Promise<void> {
+    const server = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      idleTimeout: 0,
+      fetch: () => new Response(Bun.file(from)),
+    });
+    try {
+      const url = `http://127.0.0.1:${server.port}/`;
+      const script = 'mkdir -p "$(dirname "$2")"; wget -q -O "$2" "$1"; chmod "$3" "$2"';
+      await this.ok(script, { args: [url, to, mode], timeoutMs: COPY_TIMEOUT_MS });
+      const there = Number(await this.ok('stat -c %s "$1"', { args: [to] }));
+      if (there !== Bun.file(from).size) throw this.#failure(`${to} came in part: ${there} bytes`);
+    } finally {
+      await server.stop(true);
+    }
+  }
+
+  /** Gives the guest the product's executable: from then on scripts may call `trilith`. */
+  async install(): Promise<void> {
+    await this.copyIn(executablePath(), EXECUTABLE, "755");
   }
 
   /** Lines of the kernel's log so far. */
