@@ -185,7 +185,7 @@ const importRules: Rule[] = [
     why: "operations know executor and observer by their ports only",
   },
   {
-    from: /^src\/(cli\/(?!(server|init|join|cluster|control|control-options|engine-membership)\.ts$)|csi\/|kube\/|host\/|web\/)/,
+    from: /^src\/(cli\/(?!(server|init|join|cluster|control|control-options|engine|engine-membership)\.ts$)|csi\/|kube\/|host\/|web\/)/,
     never: /^src\/control\//,
     typesAllowed: true,
     why: "they reach the cluster only through the HTTP API, as everybody else does; the verbs that run a node, and those that make, join and recover one, are its process or work where none runs yet",

@@ -1,8 +1,7 @@
 /** The options of a control process, as the verbs that run one take them. */
-import { existsSync } from "node:fs";
 import { type Command, Option } from "commander";
 import { API_PORT, isLoopback, type Listen, type TlsFiles } from "../api/serve.ts";
-import { type DataDir, openDataDir, pathsIn } from "../control/membership/data-dir.ts";
+import { type DataDir, findDataDir } from "../control/membership/data-dir.ts";
 import { PEER_PORT_DEFAULT } from "../control/membership/limits.ts";
 import { parsePeerEndpoint } from "../control/membership/names.ts";
 import { engineClient } from "../engine/rpc/client.ts";
@@ -114,20 +113,20 @@ export async function identityOf(
 ): Promise<DataDir | null> {
   const path = dataDirOf(cli);
   const expected = cli.nodeName === undefined ? {} : { nodeId: cli.nodeName };
-  if (existsSync(pathsIn(path).identity)) return openDataDir(path, expected);
+  const found = findDataDir(path, expected);
+  if (found !== null) return found;
   log(
     "info",
     "this node is in no cluster yet: `trilith init` makes one, `trilith join` joins one",
-    {
-      dataDir: path,
-    },
+    { dataDir: path },
   );
   let isEnding = false;
   void ending.then(() => {
     isEnding = true;
   });
   while (!isEnding) {
-    if (existsSync(pathsIn(path).identity)) return openDataDir(path, expected);
+    const made = findDataDir(path, expected);
+    if (made !== null) return made;
     await Promise.race([ending, Bun.sleep(IDENTITY_LOOK_MS)]);
   }
   return null;

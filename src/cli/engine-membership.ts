@@ -2,8 +2,8 @@
  * An engine whose node becomes a member of a cluster while it runs: other nodes are served over mutual
  * TLS, with the node's own certificate, as soon as there is one, and with each new one.
  */
-import { existsSync, statSync } from "node:fs";
-import { type DataDir, openDataDir, pathsIn } from "../control/membership/data-dir.ts";
+import { statSync } from "node:fs";
+import { type DataDir, findDataDir, pathsIn } from "../control/membership/data-dir.ts";
 import { parsePeerEndpoint } from "../control/membership/names.ts";
 import type { Engine } from "../engine/engine.ts";
 import { type EngineSettings, RPC_PORT_DEFAULT } from "../engine/settings.ts";
@@ -11,11 +11,6 @@ import type { Log } from "../ops/log.ts";
 
 /** How often an engine looks whether its node is a member, or has another certificate. */
 const LOOK_MS = 2_000;
-
-/** The node that a data directory belongs to; null while it belongs to none. */
-export function memberIn(dataDir: string): DataDir | null {
-  return existsSync(pathsIn(dataDir).identity) ? openDataDir(dataDir) : null;
-}
 
 export interface Membership {
   /** Resolves when the node has become a member under another name: the engine has to start anew. */
@@ -57,7 +52,7 @@ export function followMembership(options: {
       const changedMs = statSync(nodePem, { throwIfNoEntry: false })?.mtimeMs;
       if (changedMs === undefined || changedMs === servedMs) return;
       if (servedMs === null) {
-        const member = memberIn(settings.dataDir);
+        const member = findDataDir(settings.dataDir);
         if (member !== null) await serve(member, changedMs);
         return;
       }

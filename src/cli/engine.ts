@@ -1,11 +1,12 @@
 /** `trilith engine`: the engine process alone, as its systemd unit runs it. */
 import { Command, Option } from "commander";
+import { findDataDir } from "../control/membership/data-dir.ts";
 import { startEngine } from "../engine/engine.ts";
 import { notifySystemd, watchdogMs } from "../engine/main/systemd.ts";
 import { engineSettings } from "../engine/settings.ts";
 import { facesOf } from "../errors.ts";
 import { makeLog } from "../ops/log.ts";
-import { followMembership, memberIn } from "./engine-membership.ts";
+import { followMembership } from "./engine-membership.ts";
 import { addEngineOptions, type EngineCliOptions, engineOptionsOf } from "./engine-options.ts";
 import { dataDirOf } from "./node-options.ts";
 import { endSignal } from "./process-end.ts";
@@ -25,7 +26,7 @@ function feedWatchdog(): () => void {
 
 async function run(cli: EngineVerbOptions): Promise<void> {
   const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
-  const member = cli.member === true ? memberIn(dataDirOf(cli)) : null;
+  const member = cli.member === true ? findDataDir(dataDirOf(cli)) : null;
   const settings = engineSettings(
     engineOptionsOf(member === null ? cli : { nodeName: member.identity.nodeId, ...cli }),
   );

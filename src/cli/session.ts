@@ -8,6 +8,7 @@ import { Argument, type Command, Option } from "commander";
 import { type RestClient, restClient } from "../client/client.ts";
 import { chooseEndpoint, type Endpoint } from "../client/endpoint.ts";
 import { TIMEOUT_DEFAULT_MS } from "../client/limits.ts";
+import { TrilithError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { type Paint, paintFor } from "./output/color.ts";
 import { durationArgument } from "./output/size.ts";
@@ -78,7 +79,18 @@ function authorityFor(
   file: string | undefined,
   env: Readonly<Record<string, string | undefined>>,
 ): string | null {
-  if (file !== undefined && file !== "") return readFileSync(file, "utf8");
+  if (file !== undefined && file !== "") {
+    try {
+      return readFileSync(file, "utf8");
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      throw new TrilithError(
+        "InvalidArgument",
+        `the certificate authority cannot be read: ${text}`,
+        "name a PEM file with --ca or TRILITH_CA; a node's is cluster/ca.crt in its data directory",
+      );
+    }
+  }
   if (!endpoint.url.startsWith("https:")) return null;
   const own = join(env.TRILITH_DATA_DIR ?? DATA_DIR_DEFAULT, "cluster/ca.crt");
   try {

@@ -166,6 +166,11 @@ export function openDataDir(dataDir: string, expected: ExpectedOwner = {}): Data
   };
 }
 
+/** Like `openDataDir`; null while the data directory belongs to no node. */
+export function findDataDir(dataDir: string, expected: ExpectedOwner = {}): DataDir | null {
+  return existsSync(pathsIn(dataDir).identity) ? openDataDir(dataDir, expected) : null;
+}
+
 function pemOf({ keyPem, certPem }: KeyAndCertificate): string {
   return `${keyPem.trimEnd()}\n${certPem.trimEnd()}\n`;
 }

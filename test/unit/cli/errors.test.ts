@@ -255,8 +255,11 @@ describe("the API's address", () => {
       writeFileSync(join(where, "cluster/ca.crt"), ca);
       const onNode = await runLine(line, { env: { TRILITH_DATA_DIR: where } });
       expect([onNode.status, onNode.err]).toEqual([0, ""]);
-      const missing = await runLine([...line, "--ca", join(where, "none")]);
-      expect(missing.status).toBe(4);
+      for (const wrong of [join(where, "none"), where]) {
+        const unread = await runLine([...line, "--ca", wrong]);
+        expect(unread.status).toBe(2);
+        expect(unread.err).toContain("the certificate authority cannot be read: ");
+      }
     } finally {
       await server.stop(true);
     }
