@@ -2,11 +2,10 @@
  * Where the HTTP API listens: a unix socket that only its owner may open, the loopback without TLS,
  * and other addresses with TLS and a bearer token.
  */
-import { chmodSync, lstatSync, mkdirSync, rmSync } from "node:fs";
-import { connect } from "node:net";
-import { dirname } from "node:path";
+import { chmodSync, rmSync } from "node:fs";
 import { TrilithError } from "../errors.ts";
 import { endpointText } from "../names.ts";
+import { freeSocketPath, placeInUse } from "../net/unix-socket.ts";
 import type { Log } from "../ops/log.ts";
 import type { Admission } from "./admission.ts";
 import type { Api } from "./app.ts";
@@ -57,39 +56,15 @@ interface Served {
 }
 
 function inUse(where: string, error: unknown): TrilithError {
-  const text = error instanceof Error ? error.message : String(error);
-  return new TrilithError(
-    "InUse",
-    `cannot serve the API on ${where}: ${text}`,
-    "see who listens there (`ss -ltnpx`), or choose another place",
-  );
+  return placeInUse("the API", where, error instanceof Error ? error.message : String(error));
 }
 
 function fetchWith(api: Api, admission: Admission) {
   return (request: Request): Response | Promise<Response> => api.fetch(request, { admission });
 }
 
-/** True when somebody answers at a socket's path. */
-function isAnswered(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once("error", () => resolve(false));
-  });
-}
-
 async function serveUnix(api: Api, path: string): Promise<Served> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-  const present = lstatSync(path, { throwIfNoEntry: false });
-  if (present !== undefined) {
-    // A process that was killed leaves its socket behind.
-    if (!present.isSocket()) throw inUse(path, "a file is there that is no socket");
-    if (await isAnswered(path)) throw inUse(path, "another process answers there");
-    rmSync(path);
-  }
+  await freeSocketPath(path, "the API");
   const before = process.umask(0o177);
   try {
     // Idle connections of event streams: Bun closes none on a unix socket.
