@@ -245,6 +245,7 @@ function keepCertificates(
         transport.credentialsChanged();
         users.peers.setCredentials(dataDir.credentials());
         users.decisions.links.credentialsChanged();
+        users.decisions.members.credentialsChanged();
         users.served.renew(tlsFiles(dataDir));
       },
     }),

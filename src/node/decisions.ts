@@ -1,7 +1,6 @@
 /** The parts of a member that decide and carry out: observer, executor, and the service over them. */
 
 import { Executor } from "../control/executor/executor.ts";
-import { memberWarnings } from "../control/membership/attention.ts";
 import type { DataDir } from "../control/membership/data-dir.ts";
 import { type EngineLink, openEngine } from "../control/membership/engine-link.ts";
 import { createToken, removeMember, transferLeadership } from "../control/membership/operations.ts";
@@ -14,6 +13,7 @@ import type { EngineClient } from "../engine/rpc/client.ts";
 import type { Log } from "../ops/log.ts";
 import type { ControlInstruments } from "../ops/metrics/index.ts";
 import type { Core } from "./core.ts";
+import { MemberWatch } from "./member-watch.ts";
 import type { Stack } from "./stack.ts";
 
 /** Clients of the engines of other nodes, over mutual TLS; one each. */
@@ -58,6 +58,7 @@ export interface Decisions {
   readonly service: Service;
   readonly executor: Executor;
   readonly links: EngineLinks;
+  readonly members: MemberWatch;
   /** What an operator has to know by the last plan, members that do not answer first. */
   readonly warnings: () => readonly Warning[];
 }
@@ -90,8 +91,9 @@ export function openDecisions(options: DecisionOptions, core: Core, parts: Stack
     }),
     (open) => open.stop(),
   );
+  const members = new MemberWatch(dataDir, core, log);
   const withMembers = (warnings: readonly Warning[]): readonly Warning[] => [
-    ...memberWarnings(store.status(), transport.status()),
+    ...members.warnings(now()),
     ...warnings,
   ];
   const membership = { dataDir, store, raft, now };
@@ -122,5 +124,6 @@ export function openDecisions(options: DecisionOptions, core: Core, parts: Stack
     store.onLeadership(() => instruments.leadershipChanged()),
     (unlisten) => unlisten(),
   );
-  return { service, executor, links, warnings: () => withMembers(executor.lastWarnings) };
+  const warnings = () => withMembers(executor.lastWarnings);
+  return { service, executor, links, members, warnings };
 }

@@ -17,8 +17,8 @@ export interface LocalRaft extends RaftNode {
   /** All commands that were applied, in order. */
   readonly commands: readonly string[];
   lead(isLeader: boolean): void;
-  /** While held, proposals wait. */
-  hold(): void;
+  /** While held, proposals wait; with `reads`, reads are never answered. */
+  hold(what?: "proposals" | "reads"): void;
   release(): void;
   /** Proposals that wait. */
   waiting(): number;
@@ -46,6 +46,7 @@ export function localRaft(machine: StateMachine, options: LocalRaftOptions = {})
   let term = 1;
   let isLeader = true;
   let isHeld = false;
+  let isSilent = false;
   let lost = 0;
   let isStopped = false;
   const queue: Waiting[] = [];
@@ -92,11 +93,13 @@ export function localRaft(machine: StateMachine, options: LocalRaftOptions = {})
       else refuseWaiting();
       for (const listener of listeners) listener(leads ? term : null);
     },
-    hold() {
+    hold(what = "proposals") {
       isHeld = true;
+      isSilent = what === "reads";
     },
     release() {
       isHeld = false;
+      isSilent = false;
       flush();
     },
     waiting: () => queue.length,
@@ -115,6 +118,8 @@ export function localRaft(machine: StateMachine, options: LocalRaftOptions = {})
     },
     async readIndex() {
       await Promise.resolve();
+      // Nobody answers: as at a leader that has lost its majority.
+      if (isHeld && isSilent) await new Promise(() => {});
       if (!isLeader) throw new TrilithError("Unavailable", "no leader");
       return index;
     },

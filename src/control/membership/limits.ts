@@ -9,6 +9,11 @@ export const CA_LIFE_MS = 20 * 365 * DAY_MS;
 export const NODE_LIFE_MS_DEFAULT = 90 * DAY_MS;
 /** Share of a certificate's life after which it is replaced. */
 export const RENEW_AT = 2 / 3;
+/**
+ * Certificates that end so soon are warned of: renewal, due with a third of the life left, has failed
+ * for days. Half of it is critical.
+ */
+export const EXPIRY_WARNING_MS = 14 * DAY_MS;
 /** How often a node looks whether its certificate is due. */
 export const RENEW_CHECK_MS = 60_000;
 /** Clocks of nodes may differ by so much when a certificate is made. */

@@ -45,6 +45,8 @@ export interface PeerLinkStatus {
   readonly sentMessages: number;
   /** Messages that were thrown away because the member could not take them. */
   readonly droppedMessages: number;
+  /** When the certificate that the member has shown last ends; null before it has shown one. */
+  readonly certificateEndsMs: number | null;
 }
 
 export interface PeerTransport extends RaftTransport {
@@ -62,6 +64,8 @@ interface Link {
   readonly endpoint: string;
   readonly raft: SecureClient;
   readonly bulk: SecureClient;
+  /** What the member has shown last; null before. */
+  certificateEndsMs: number | null;
 }
 
 /** The connections to one member, as long as its address stays. */
@@ -77,7 +81,10 @@ function openLink(options: PeerTransportOptions, raftId: string): Link {
       credentials: options.credentials,
       check(certificate) {
         const member = memberOf(certificate);
-        if (member.clusterId === options.directory.clusterId && member.raftId === raftId) return;
+        if (member.clusterId === options.directory.clusterId && member.raftId === raftId) {
+          link.certificateEndsMs = certificate.validToMs;
+          return;
+        }
         throw new TrilithError(
           "PermissionDenied",
           `${peerEndpoint} should be node ${nodeId} (raft id ${raftId}), but is node ` +
@@ -85,7 +92,13 @@ function openLink(options: PeerTransportOptions, raftId: string): Link {
         );
       },
     });
-  return { endpoint: peerEndpoint, raft: client(), bulk: client() };
+  const link: Link = {
+    endpoint: peerEndpoint,
+    raft: client(),
+    bulk: client(),
+    certificateEndsMs: null,
+  };
+  return link;
 }
 
 /** Raft's messages to one member: a queue, and the stream that empties it. */
@@ -312,6 +325,7 @@ export function peerTransport(options: PeerTransportOptions): PeerTransport {
         isConnected: pipe.isConnected,
         sentMessages: pipe.sent,
         droppedMessages: pipe.dropped,
+        certificateEndsMs: links.get(raftId)?.certificateEndsMs ?? null,
       })),
     stop() {
       for (const pipe of pipes.values()) pipe.stop();

@@ -137,6 +137,8 @@ class RaftStore implements ReplicatedStore {
   #isClosed = false;
   #reading: Promise<StoreView> | null = null;
   #nextReading: Promise<StoreView> | null = null;
+  /** Ends the read that this leader has asked for: when it leads no more nobody may ever answer it. */
+  #giveUpReading: ((error: TrilithError) => void) | null = null;
 
   constructor(options: StoreOptions) {
     this.#machine = options.machine;
@@ -172,6 +174,7 @@ class RaftStore implements ReplicatedStore {
     const leadership = this.#leadership;
     const wasReady = leadership.readyTerm !== null;
     leadership.readyTerm = null;
+    this.#giveUpReading?.(notLeader(this.#raft.status().leader));
     if (term !== null) {
       leadership.settled = this.#becomeReady(term);
       return;
@@ -212,18 +215,21 @@ class RaftStore implements ReplicatedStore {
   latest(): Promise<StoreView> {
     // A read that is under way may have taken its index before this call; the one after it has not.
     if (this.#reading === null) return this.#read();
+    const wasLeader = this.isLeader();
     this.#nextReading ??= this.#reading
       .catch(() => undefined)
       .then(() => {
         this.#nextReading = null;
+        if (wasLeader && !this.isLeader()) throw notLeader(this.#raft.status().leader);
         return this.#reading ?? this.#read();
       });
     return this.#nextReading;
   }
 
   #read(): Promise<StoreView> {
-    const reading = this.#raft
-      .readIndex(READ_TIMEOUT_MS)
+    const asked = this.#raft.readIndex(READ_TIMEOUT_MS);
+    const answered = this.isLeader() ? this.#untilDeposed(asked) : asked;
+    const reading = answered
       .then(
         () => this.view(),
         (error: unknown) => Promise.reject(mapCode(error, "Timeout", "Unavailable")),
@@ -233,6 +239,16 @@ class RaftStore implements ReplicatedStore {
       });
     this.#reading = reading;
     return reading;
+  }
+
+  /** As `asked`, but rejects at once when this node leads no more. */
+  #untilDeposed(asked: Promise<number>): Promise<number> {
+    return new Promise<number>((resolve, reject) => {
+      this.#giveUpReading = reject;
+      asked.then(resolve, reject).finally(() => {
+        if (this.#giveUpReading === reject) this.#giveUpReading = null;
+      });
+    });
   }
 
   async transact<T>(

@@ -289,6 +289,21 @@ describe("leadership", () => {
     expect(terms).toEqual([null, 2]);
   });
 
+  test("a read that nobody answers ends as soon as leadership does, and the next one begins anew", async () => {
+    const { store, raft } = makeRig();
+    await store.latest();
+    raft.hold("reads");
+    const first = codeOf(store.latest());
+    const second = codeOf(store.latest());
+    raft.lead(false);
+    expect(await first).toBe("Unavailable");
+    expect(await second).toBe("Unavailable");
+    raft.release();
+    raft.lead(true);
+    await store.transact(() => ({ changes: [], events: [], value: 0 }));
+    expect(await codeOf(store.latest())).toBe("resolved");
+  });
+
   test("proposals of a leader that is none any more are refused, not forgotten", async () => {
     const { store, raft } = makeRig();
     await store.latest();
