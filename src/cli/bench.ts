@@ -35,6 +35,7 @@ interface BenchOptions {
   readonly rate?: number;
   readonly seed?: number;
   readonly hostnqn?: string;
+  readonly lossTimeout: number;
   readonly json?: boolean;
 }
 
@@ -171,7 +172,10 @@ function arenaBytesFor(options: BenchOptions): number {
 
 async function run(reactor: Reactor, uri: string, options: BenchOptions): Promise<LoadResult> {
   const host = { nqn: options.hostnqn ?? nodeHostNqn(hostname()), id: randomUUID() };
-  const bdev = await openBdev(reactor, uri, { host, nvmf: { onLoss: "retry" } });
+  const bdev = await openBdev(reactor, uri, {
+    host,
+    nvmf: { onLoss: "retry", controllerLossMs: options.lossTimeout },
+  });
   try {
     const load = startLoad({
       bdev,
@@ -215,6 +219,12 @@ export function benchCommand(context: CliContext): Command {
     .option("--rate <n>", "requests per second", parseCount)
     .option("--seed <n>", "seed of the sequence of requests (default: a random one)", parseCount)
     .option("--hostnqn <nqn>", "host NQN to connect with (default: this node's)")
+    .option(
+      "--loss-timeout <time>",
+      "how long a lost connection is tried again; requests fail after that",
+      parseDuration,
+      60_000,
+    )
     .option("--json", "print the result as JSON")
     .action((uri: string, options: BenchOptions) => {
       const reactor = new Reactor({ index: 0, arenaBytes: arenaBytesFor(options) });

@@ -12,7 +12,10 @@ export const ISSUES_PER_TURN = 256;
 export const ERROR_PAUSE_MS = 10;
 /** With a rate: how often requests held back are looked at. */
 export const RATE_TICK_MS = 1;
-/** Reads of a unit in the final pass before it counts as unreadable. */
+/**
+ * Reads of a unit in the final pass before it counts as unreadable. From then on the others are read
+ * once, until one of them succeeds: the device is gone, and a large range would take for ever.
+ */
 export const FINAL_READS_MAX = 100;
 /** Memory of noise that payloads are cut from. */
 export const NOISE_BYTES = 64 << 10;

@@ -179,6 +179,8 @@ class LoadRun implements Load, IoOwner, CqeHandler {
   #finalNext = 0;
   #finalErrors = 0;
   #unreadable = 0;
+  /** A unit was given up, and nothing could be read since: the others are asked for once only. */
+  #isLost = false;
   readonly #finalReads: Uint8Array;
   #resolve: (result: LoadResult) => void = () => {};
 
@@ -459,13 +461,14 @@ class LoadRun implements Load, IoOwner, CqeHandler {
     if (status !== IoStatus.OK) {
       this.#finalErrors++;
       const tries = this.#finalReads[worker]! + 1;
-      if (tries < FINAL_READS_MAX) {
+      if (tries < FINAL_READS_MAX && !this.#isLost) {
         this.#finalReads[worker] = tries;
         this.#pause(worker);
         return;
       }
       this.#unreadable++;
-    }
+      this.#isLost = true;
+    } else this.#isLost = false;
     this.#finalReads[worker] = 0;
     this.#makeReady(worker);
     if (!this.#issuing) this.#issueReady();
