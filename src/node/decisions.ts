@@ -66,7 +66,7 @@ export interface Decisions {
 /** Makes them, and puts them on the stack. The executor does not run yet. */
 export function openDecisions(options: DecisionOptions, core: Core, parts: Stack): Decisions {
   const { dataDir, instruments, log } = options;
-  const { store, raft, transport } = core;
+  const { store, raft } = core;
   const { nodeId } = dataDir.identity;
   const now = Date.now;
   const settings = makeSettingsReader();
