@@ -1,4 +1,4 @@
-// The files in systemd/ are embedded as text; the import yields their contents.
+// Files in systemd/ and images/ are embedded as text; the import yields their contents.
 declare module "*.service" {
   const text: string;
   // biome-ignore lint/style/noDefaultExport: a text import yields its text as the default export.
@@ -10,6 +10,11 @@ declare module "*.preset" {
   export default text;
 }
 declare module "*.conf" {
+  const text: string;
+  // biome-ignore lint/style/noDefaultExport: a text import yields its text as the default export.
+  export default text;
+}
+declare module "*.yaml" {
   const text: string;
   // biome-ignore lint/style/noDefaultExport: a text import yields its text as the default export.
   export default text;

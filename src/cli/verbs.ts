@@ -118,6 +118,11 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./join.ts")).joinCommand,
   },
   {
+    name: "kubernetes",
+    summary: "print what Kubernetes has to be told to use a cluster",
+    load: async () => (await import("./kubernetes.ts")).kubernetesCommand,
+  },
+  {
     name: "label",
     summary: "set and take off labels of nodes and pools",
     usesApi: true,

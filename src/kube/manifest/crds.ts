@@ -28,7 +28,8 @@ const object = (description: string, properties: Schema, required: readonly stri
 
 const disks: Schema = {
   type: "array",
-  description: "The one disk: /dev/disk/by-id/..., aio:///path, uring:///path, malloc:///name?size_mb=64",
+  description:
+    "The one disk: /dev/disk/by-id/..., aio:///path, uring:///path, malloc:///name?size_mb=64",
   minItems: 1,
   maxItems: 1,
   items: { type: "string", minLength: 1, maxLength: 1024 },

@@ -89,9 +89,12 @@ export function manifestOf(options: ManifestOptions): object[] {
   return objects.map(partOf);
 }
 
-/** The objects as a stream of YAML documents. */
+/** The objects as a stream of YAML documents, without anchors: what is used twice stands there twice. */
 export function manifestYaml(objects: readonly object[]): string {
-  return objects.map((object) => `---\n${Bun.YAML.stringify(object, null, 2).trim()}\n`).join("");
+  return objects
+    .map((object) => JSON.parse(JSON.stringify(object)) as object)
+    .map((plain) => `---\n${Bun.YAML.stringify(plain, null, 2).trim()}\n`)
+    .join("");
 }
 
 /** The objects as one `List`. */

@@ -61,10 +61,13 @@ const sidecarVersions = {
   snapshotter: "csi-snapshotter:v8.6.0",
 } as const satisfies Record<keyof SidecarImages, string>;
 
+const withoutSlash = (text: string) => text.replace(/\/+$/, "");
+
 /** The sidecars' images below a registry (or a mirror's prefix), unless one is named itself. */
 export function sidecarImages(registry: string, named: Partial<SidecarImages>): SidecarImages {
+  const prefix = withoutSlash(registry);
   const at = (name: keyof SidecarImages) =>
-    named[name] ?? `${registry.replace(/\/+$/, "")}/sig-storage/${sidecarVersions[name]}`;
+    named[name] ?? `${prefix}/sig-storage/${sidecarVersions[name]}`;
   return {
     provisioner: at("provisioner"),
     attacher: at("attacher"),
