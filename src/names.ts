@@ -25,6 +25,9 @@ export function hostNqnOf(nameOrNqn: string): string {
   return nameOrNqn.startsWith("nqn.") ? nameOrNqn : nodeHostNqn(nameOrNqn);
 }
 
+/** Entry of a publish context: `true` when the volume may be published to several hosts at once. */
+export const SEVERAL_HOSTS = "severalHosts";
+
 /** An address as the host of a URL: in brackets when it is of IPv6. */
 export function urlHost(address: string): string {
   return address.includes(":") ? `[${address}]` : address;

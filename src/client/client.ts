@@ -113,8 +113,11 @@ export function restClient(options: HttpOptions) {
     deleteVolume: (id: string) => call<void>("DELETE", path`/volumes/${id}`),
     publishVolume: (id: string, body: PublishVolumeBody) =>
       call<Volume>("PUT", path`/volumes/${id}/target`, { body }),
-    unpublishVolume: (id: string, force: boolean) =>
-      call<Volume>("DELETE", path`/volumes/${id}/target`, { query: force ? { force } : {} }),
+    /** `fromHost`: only its publication to that host ends. */
+    unpublishVolume: (id: string, force: boolean, fromHost?: string) =>
+      call<Volume>("DELETE", path`/volumes/${id}/target`, {
+        query: { force: force ? true : undefined, frontend_node: fromHost },
+      }),
     /** `victim`: replica that is to go when the count goes down. */
     setReplicaCount: (id: string, count: number, victim?: string) =>
       call<Volume>("PUT", path`/volumes/${id}/replica_count/${count}`, { query: { victim } }),

@@ -175,7 +175,13 @@ export interface Control {
   ): Promise<void>;
   destroyVolume(uuid: Uuid, context: RequestContext): Promise<void>;
   publishVolume(request: PublishRequest, context: RequestContext): Promise<void>;
-  unpublishVolume(uuid: Uuid, force: boolean, context: RequestContext): Promise<void>;
+  /** `fromHost`: only that host's publication ends (its name, or its NQN). */
+  unpublishVolume(
+    uuid: Uuid,
+    force: boolean,
+    fromHost: string | null,
+    context: RequestContext,
+  ): Promise<void>;
   shareVolume(uuid: Uuid, frontendHost: string | null, context: RequestContext): Promise<string>;
   unshareVolume(uuid: Uuid, context: RequestContext): Promise<void>;
   setReplicaCount(

@@ -189,7 +189,7 @@ describe("three engines", () => {
     await service.setReplicaCount(uuid, 3, null, context());
     expect((await engines[0]!.rpc.listNexuses({}))[0]!.children).toHaveLength(3);
 
-    await service.unpublishVolume(uuid, false, context());
+    await service.unpublishVolume(uuid, false, null, context());
     expect(await engines[0]!.rpc.listNexuses({})).toEqual([]);
     await service.destroyVolume(uuid, context());
     for (const engine of engines) expect(await engine.rpc.listReplicas({})).toEqual([]);
@@ -400,7 +400,7 @@ describe("three engines", () => {
     await service.destroySnapshot(snapshotUuid, null, context());
     const left = await Promise.all(engines.map((engine) => engine.rpc.listSnapshots({})));
     expect(left.flat()).toEqual([]);
-    await service.unpublishVolume(uuid, false, context());
+    await service.unpublishVolume(uuid, false, null, context());
     await service.destroyVolume(uuid, context());
     expect((await seen()).flat()).toEqual([]);
   }, 90_000);

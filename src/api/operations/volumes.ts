@@ -237,11 +237,16 @@ const publication = [
     tag: "Volumes",
     summary: "Ends the publication of a volume",
     params: volumeParams,
-    query: v.object({ force: v.optional(QueryFlag, "false") }),
+    query: v.object({
+      force: v.optional(QueryFlag, "false"),
+      /** Only the publication to this host ends. Ours. */
+      frontend_node: v.optional(AnyName),
+    }),
     result: Volume,
-    handle: async ({ params, query }, scope) => {
-      await scope.control.unpublishVolume(params.volume_id, query.force, scope.context);
-      return shownVolume(scope, params.volume_id);
+    handle: async ({ params: { volume_id }, query }, scope) => {
+      const { force, frontend_node = null } = query;
+      await scope.control.unpublishVolume(volume_id, force, frontend_node, scope.context);
+      return shownVolume(scope, volume_id);
     },
   }),
   contractOperation({

@@ -248,6 +248,25 @@ export function formerTargetsClosed(uuid: Uuid, what: string): Goal<void> {
   };
 }
 
+/**
+ * What an unpublishing asked for is so. From a host: as long as the target is another host's, too, it
+ * goes on without that one; former targets are closed in any case.
+ */
+export function volumeUnpublished(uuid: Uuid, fromHost: string | null): Goal<void> {
+  const closed = formerTargetsClosed(uuid, "unpublishing");
+  if (fromHost === null) return closed;
+  const served = volumePublished(uuid, "unpublishing");
+  return {
+    ...closed,
+    progress: (state) => {
+      const volume = living(state, uuid);
+      if (volume === null || volume.target === null) return closed.progress(state);
+      const progress = served.progress(state);
+      return progress.kind === "done" ? closed.progress(state) : progress;
+    },
+  };
+}
+
 /** As many replicas as wanted are there and take part; those that are to go are gone. */
 export function replicaCountReached(uuid: Uuid): Goal<void> {
   return {

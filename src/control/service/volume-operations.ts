@@ -28,6 +28,7 @@ import {
   volumeGone,
   volumePublished,
   volumeResized,
+  volumeUnpublished,
 } from "./goals.ts";
 import { CREATE_QUEUE_MAX, CREATE_TURN_MS } from "./limits.ts";
 import type { Operations } from "./operation.ts";
@@ -110,14 +111,14 @@ export function volumeTargets(operations: Operations): TargetOperations {
         goal: volumePublished(request.uuid, "publication"),
       });
     },
-    async unpublishVolume(uuid, force, context) {
+    async unpublishVolume(uuid, force, fromHost, context) {
       await operations.carryOut({
         name: "unpublishVolume",
-        request: [uuid, force],
+        request: fromHost === null ? [uuid, force] : [uuid, force, fromHost],
         context,
-        decide: (state) => unpublishVolume(state, uuid, force),
+        decide: (state) => unpublishVolume(state, uuid, force, fromHost),
         subject: `volume/${uuid}`,
-        goal: formerTargetsClosed(uuid, "unpublishing"),
+        goal: volumeUnpublished(uuid, fromHost),
       });
     },
     async shareVolume(uuid, frontendHost, context) {

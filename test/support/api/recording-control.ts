@@ -118,7 +118,8 @@ export function recordingControl(cluster: PlannedCluster): RecordingControl {
     restoreVolume: (from, request) => decide.restoreVolume(state(), from, request, uuids()),
     destroyVolume: (uuid) => decide.destroyVolume(state(), uuid),
     publishVolume: (request) => decide.publishVolume(state(), request, uuids()),
-    unpublishVolume: (uuid, force) => decide.unpublishVolume(state(), uuid, force),
+    unpublishVolume: (uuid, force, fromHost) =>
+      decide.unpublishVolume(state(), uuid, force, fromHost),
     shareVolume(uuid, host) {
       const frontend = host === null ? null : { name: host, nqn: host };
       carriedOut(decide.shareVolume(state(), uuid, frontend));

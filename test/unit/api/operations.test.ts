@@ -166,7 +166,10 @@ describe("volumes", () => {
       },
     ]);
     expect((await ask("DELETE", `/volumes/${ids.plain}/target?force=true`)).status).toBe(200);
-    expect(control.calls[1]).toMatchObject({ name: "unpublishVolume", given: [ids.plain, true] });
+    expect(control.calls[1]).toMatchObject({
+      name: "unpublishVolume",
+      given: [ids.plain, true, null],
+    });
     const not = await ask("DELETE", `/volumes/${ids.plain}/target`);
     expect([not.status, not.body.kind as unknown]).toEqual([412, "NotPublished"]);
     const iscsi = { publish_context: {}, protocol: "iscsi" };

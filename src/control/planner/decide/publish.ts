@@ -1,5 +1,6 @@
 /** Publication of volumes: where they are served, to whom, and how that moves. */
 import { TrilithError } from "../../../errors.ts";
+import { hostNqnOf, SEVERAL_HOSTS } from "../../../names.ts";
 import type { ClusterState } from "../../cluster-state.ts";
 import type { PublishRequest } from "../../control.ts";
 import type {
@@ -167,17 +168,27 @@ function alreadyPublished(volume: VolumeRecord, target: VolumeTarget): TrilithEr
 /** The target that is there is what the request asks for. */
 function isAsAsked(request: PublishRequest, target: VolumeTarget): boolean {
   const frontendNodes = request.frontendNode === null ? [] : [request.frontendNode];
+  const isForHosts =
+    isEqual(frontendNodes, target.frontendNodes) ||
+    (isForSeveral(request) &&
+      target.frontendNodes.some((one) => isEqual(one, request.frontendNode)));
   return (
     (request.nodeId === null || request.nodeId === target.nodeId) &&
-    isEqual(frontendNodes, target.frontendNodes) &&
+    isForHosts &&
     isEqual(request.publishContext, target.publishContext)
   );
+}
+
+/** The publication may be for several hosts at once, each named by a request of its own. */
+function isForSeveral({ publishContext, frontendNode }: PublishRequest): boolean {
+  return publishContext[SEVERAL_HOSTS] === "true" && frontendNode !== null;
 }
 
 /**
  * Records where a volume is to be served. Throws `NotFound`, `InvalidArgument`, `FailedPrecondition`
  * (no node, or no healthy replica), `AlreadyPublished` (an equal publication that is still under way,
- * or that `reuseExisting` asks for, is confirmed); `republish` moves it.
+ * or that `reuseExisting` asks for, is confirmed; one for several hosts gets another); `republish` moves
+ * it.
  */
 export function publishVolume(
   state: ClusterState,
@@ -190,6 +201,10 @@ export function publishVolume(
   if (volume.target !== null) {
     const isUnderWay = targetNexus(state, volume)?.status === "Creating";
     if ((isUnderWay || request.reuseExisting) && isAsAsked(request, volume.target)) return nothing;
+    const isSameKind = isEqual(request.publishContext, volume.target.publishContext);
+    if (request.reuseExisting && isForSeveral(request) && isSameKind) {
+      return shareVolume(state, volume.uuid, request.frontendNode);
+    }
     throw alreadyPublished(volume, volume.target);
   }
   const node =
@@ -256,13 +271,25 @@ function notPublished(uuid: Uuid): TrilithError {
 
 /**
  * Records that a volume is to be served no more. A node that does not answer is an error
- * (`FailedPrecondition`) unless it is forced: then the target there is forgotten until it does. Throws
- * `NotPublished`.
+ * (`FailedPrecondition`) unless it is forced: then the target there is forgotten until it does. With
+ * `fromHost` (a name or an NQN) it is that host's publication that ends, and only that: a request that
+ * comes late changes nothing for whom it is published to by now. Throws `NotPublished`.
  */
-export function unpublishVolume(state: ClusterState, uuid: Uuid, force: boolean): Decision {
+export function unpublishVolume(
+  state: ClusterState,
+  uuid: Uuid,
+  force: boolean,
+  fromHost: string | null = null,
+): Decision {
   const volume = requireVolume(state, uuid);
   const { target } = volume;
   if (target === null) throw notPublished(uuid);
+  if (fromHost !== null) {
+    const nqn = hostNqnOf(fromHost);
+    const others = target.frontendNodes.filter((one) => one.name !== fromHost && one.nqn !== nqn);
+    if (others.length === target.frontendNodes.length) throw notPublishedTo(volume, fromHost);
+    if (others.length > 0) return shutOut(state, volume, target, others, fromHost);
+  }
   const status = nodeStatus(state, target.nodeId);
   if (status !== "Online" && !force) {
     throw precondition(
@@ -284,6 +311,35 @@ export function unpublishVolume(state: ClusterState, uuid: Uuid, force: boolean)
     changes,
     events: [event("Volume", "StateChange", uuid, message, target.nodeId)],
   };
+}
+
+function notPublishedTo({ uuid, target }: VolumeRecord, host: string): TrilithError {
+  const hosts = target?.frontendNodes.map(({ name }) => name).join(", ") || "every host";
+  return new TrilithError(
+    "NotPublished",
+    `volume ${uuid} is published to ${hosts}, not to ${host}`,
+    "publish it to that host first",
+  );
+}
+
+/** The target goes on for fewer hosts. */
+function shutOut(
+  state: ClusterState,
+  volume: VolumeRecord,
+  target: VolumeTarget,
+  frontendNodes: readonly FrontendNode[],
+  host: string,
+): Decision {
+  const operation = { operation: "Unpublish", result: null } as const;
+  const changes: Change[] = [
+    put("volumes", { ...volume, target: { ...target, frontendNodes }, operation }),
+  ];
+  const nexus = targetNexus(state, volume);
+  if (nexus !== undefined) {
+    changes.push(put("nexuses", { ...nexus, allowedHosts: hostsOf(state, frontendNodes) }));
+  }
+  const message = `to be unpublished from host ${host}`;
+  return { changes, events: [event("Volume", "StateChange", volume.uuid, message, target.nodeId)] };
 }
 
 /**

@@ -253,6 +253,43 @@ describe("unpublication", () => {
     expect(cluster.stored.nexuses.size).toBe(0);
   });
 
+  test("from a host that it is not published to changes nothing", () => {
+    const { cluster, uuid, publish, volume } = withVolume();
+    publish({ frontendNode: host });
+    const late = refusal(() => unpublishVolume(cluster.state(), uuid, true, "app-2"));
+    expect(late.code).toBe("NotPublished");
+    expect(late.message).toContain("app-1");
+    expect(volume().target).not.toBeNull();
+    cluster.run((state) => unpublishVolume(state, uuid, true, host.nqn));
+    expect(volume().target).toBeNull();
+  });
+
+  test("from one of several hosts leaves the target to the others", () => {
+    const { cluster, uuid, decide, publish, volume, nexus } = withVolume();
+    const other = { name: "app-2", nqn: "nqn.2014-08.org.nvmexpress:uuid:app-2" };
+    const shared = { publishContext: { severalHosts: "true" }, reuseExisting: true };
+    publish({ ...shared, frontendNode: host });
+    publish({ ...shared, frontendNode: other });
+    expect(volume().target?.frontendNodes).toEqual([host, other]);
+    expect(nexus().allowedHosts).toEqual([host.nqn, other.nqn]);
+    expect(decide({ ...shared, frontendNode: host })).toEqual(nothing);
+    const alone = refusal(() => decide({ reuseExisting: true, frontendNode: host }));
+    expect(alone.code).toBe("AlreadyPublished");
+    cluster.run((state) => unpublishVolume(state, uuid, true, "app-1"));
+    expect(volume().target?.frontendNodes).toEqual([other]);
+    expect(nexus()).toMatchObject({ allowedHosts: [other.nqn], phase: "Open" });
+    cluster.run((state) => unpublishVolume(state, uuid, true, "app-2"));
+    expect(volume().target).toBeNull();
+  });
+
+  test("for one host is not opened to another that asks for several", () => {
+    const { decide, publish } = withVolume();
+    publish({ frontendNode: host });
+    const other = { name: "app-2", nqn: "nqn.2014-08.org.nvmexpress:uuid:app-2" };
+    const shared = { publishContext: { severalHosts: "true" }, reuseExisting: true };
+    expect(refusal(() => decide({ ...shared, frontendNode: other })).code).toBe("AlreadyPublished");
+  });
+
   test("raises the epoch at the next publication", () => {
     const { cluster, uuid, publish, nexus } = withVolume();
     for (const n of [1, 2, 3]) {
