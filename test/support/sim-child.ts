@@ -13,7 +13,7 @@ import type {
   SyncState,
 } from "../../src/engine/nexus/index.ts";
 import { REGION_BYTES } from "../../src/engine/nexus/index.ts";
-import { IoOp } from "../../src/engine/reactor/io-table.ts";
+import { IoFlag, IoOp } from "../../src/engine/reactor/io-table.ts";
 import type { Reactor } from "../../src/engine/reactor/reactor.ts";
 import { IoStatus, TrilithError } from "../../src/errors.ts";
 import type { Random } from "./random.ts";
@@ -40,6 +40,8 @@ export class SimReplica {
   /** Status that the next writes end with, without being stored. */
   failWrites: number = IoStatus.OK;
   failReads: number = IoStatus.OK;
+  /** Blocks that cannot be read until they are written again. */
+  readonly badBlocks = new Set<number>();
   /** Requests wait until this is false. */
   stalled = false;
   maxDelayMs = 2;
@@ -237,6 +239,14 @@ export class SimReplica {
     };
   }
 
+  #touchesBad(offset: number, length: number): boolean {
+    for (const b of this.badBlocks) {
+      const at = b * this.blockSize;
+      if (at + this.blockSize > offset && at < offset + length) return true;
+    }
+    return false;
+  }
+
   #carryOut(slot: number): number {
     const { io, arena } = this.reactor;
     const status = rangeStatus(io, slot, this.data.byteLength, this.blockSize);
@@ -248,6 +258,7 @@ export class SimReplica {
     if (op === IoOp.READ) {
       this.reads++;
       if (this.failReads !== IoStatus.OK) return this.failReads;
+      if (this.#touchesBad(offset, length)) return IoStatus.DEVICE_IO;
       arena.u8.set(this.data.subarray(offset, offset + length), buffer);
       return IoStatus.OK;
     }
@@ -258,7 +269,10 @@ export class SimReplica {
     }
     if (this.failWrites !== IoStatus.OK) return this.failWrites;
     this.writes++;
-    this.#remember(offset, length);
+    if ((io.flags[slot]! & IoFlag.FUA) === 0) this.#remember(offset, length);
+    for (let b = offset / this.blockSize; b < (offset + length) / this.blockSize; b++) {
+      this.badBlocks.delete(b);
+    }
     if (op === IoOp.WRITE) this.data.set(arena.u8.subarray(buffer, buffer + length), offset);
     else this.data.fill(0, offset, offset + length);
     const last = Math.floor((offset + length - 1) / SIM_CLUSTER_BYTES);

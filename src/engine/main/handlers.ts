@@ -13,6 +13,7 @@ import type { EngineHandlers, EngineRequest, EngineResult } from "../rpc/contrac
 import type { FaultTarget } from "../rpc/faults.ts";
 import type { EngineInfo } from "../rpc/info.ts";
 import type { nexusRoutes } from "../rpc/nexuses.ts";
+import type { scrubRoutes } from "../rpc/scrubs.ts";
 import { Serial } from "../serial.ts";
 import type { EngineSettings } from "../settings.ts";
 import { bdevNameOf } from "../shard/bdevs.ts";
@@ -34,7 +35,7 @@ export interface EngineState {
 }
 
 /** Routes about one nexus, which name it by `uuid`. */
-type NexusRoute = Exclude<keyof typeof nexusRoutes, "listNexuses">;
+type NexusRoute = Exclude<keyof typeof nexusRoutes, "listNexuses"> | keyof typeof scrubRoutes;
 
 class Dispatch {
   readonly #group: ReactorGroup;
@@ -311,6 +312,12 @@ function nexusHandlers(dispatch: Dispatch) {
     getRebuild: toNexus("getRebuild"),
     listRebuilds: toNexus("listRebuilds"),
     configureRebuilds: toNexus("configureRebuilds"),
+    startScrub: toNexus("startScrub"),
+    getScrub: toNexus("getScrub"),
+    stopScrub: toNexus("stopScrub"),
+    pauseScrub: toNexus("pauseScrub"),
+    resumeScrub: toNexus("resumeScrub"),
+    configureScrub: toNexus("configureScrub"),
   } satisfies Partial<EngineHandlers>;
 }
 

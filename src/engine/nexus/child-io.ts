@@ -56,6 +56,13 @@ export class RebuildMemory {
     this.#free = bytes;
   }
 
+  /** Takes `bytes` when they are free and nobody waits; to be given back with `release`. */
+  tryAcquire(bytes: number): boolean {
+    if (this.#waiting.length > 0 || this.#free < bytes) return false;
+    this.#free -= bytes;
+    return true;
+  }
+
   /** Resolves when `bytes` are this task's; to be given back with `release`. */
   async acquire(bytes: number): Promise<void> {
     if (this.#waiting.length === 0 && this.#free >= bytes) {

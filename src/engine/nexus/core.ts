@@ -12,6 +12,7 @@ import { CHILDREN_MAX } from "./limits.ts";
 import type { RebuildRecord } from "./rebuild.ts";
 import type { FaultRecorder } from "./recorder.ts";
 import type { Regions } from "./regions.ts";
+import type { ScrubFinding, ScrubRecord } from "./scrub-record.ts";
 import type { ChildReason, ChildState } from "./states.ts";
 
 /** Something an operator or the control plane should hear of. */
@@ -24,6 +25,9 @@ export type NexusEvent =
     }
   | { readonly kind: "rebuild-started"; readonly rebuild: RebuildRecord }
   | { readonly kind: "rebuild-ended"; readonly rebuild: RebuildRecord }
+  | { readonly kind: "scrub-started" | "scrub-ended"; readonly scrub: ScrubRecord }
+  /** Children differed, or one could not be read. */
+  | { readonly kind: "scrub-mismatch"; readonly finding: ScrubFinding }
   /** No in-sync child is left: host requests wait. */
   | { readonly kind: "io-held"; readonly reason: string }
   | { readonly kind: "io-resumed" }

@@ -12,4 +12,5 @@ export { type NexusOptions, openNexus } from "./open-nexus.ts";
 export type { RebuildRecord, RebuildState } from "./rebuild.ts";
 export type { FaultRecorder, NexusRecord } from "./recorder.ts";
 export type { Allocation, Claim, ReplicaLink, SyncState } from "./replica-link.ts";
+export type { ScrubFinding, ScrubRecord } from "./scrub-record.ts";
 export type { ChildReason, ChildState, NexusState } from "./states.ts";

@@ -29,3 +29,32 @@ export const RETRY_MS = 500;
 export const CHILD_OPEN_TIMEOUT_MS = 10_000;
 /** Share of a reactor's arena that rebuilds may use (one part in this many). */
 export const REBUILD_ARENA_SHARE = 8;
+
+/** Bytes that a scrub reads from every child at a time, and locks when they differ. */
+export const SCRUB_SEGMENT_BYTES = 256 << 10;
+/** What is judged and repaired by itself. */
+export const SCRUB_BLOCK_BYTES = 4096;
+/** Blocks looked at while host writes to their segment wait; then these have a turn. */
+export const SCRUB_BLOCKS_PER_LOCK = 16;
+/** Range locks are taken off again after so many segments in a row without a difference. */
+export const SCRUB_CALM_SEGMENTS = 256;
+/** Findings kept with a scrub; of more only the bytes are counted. */
+export const SCRUB_FINDINGS_MAX = 64;
+/** Which clusters hold data is asked again after so long: what was written since may be skipped. */
+export const SCRUB_MAPS_MS = 30_000;
+/** Pause before what cannot be had now (memory, a range that is being made equal) is tried again. */
+export const SCRUB_RETRY_MS = 10;
+/** Segments skipped in a row before others have a turn. */
+export const SCRUB_SKIPS_PER_TURN = 1024;
+
+/** Host latency is judged over so long, and over so many requests at least. */
+export const PRESSURE_WINDOW_MS = 100;
+export const PRESSURE_REQUESTS_MIN = 8;
+/** Background work gives way when the mean latency is this many times that of quiet times, and more. */
+export const PRESSURE_FACTOR = 2;
+export const PRESSURE_SLACK_NS = 200_000;
+/** It stays away for so long, twice as long each time in a row, up to this. */
+export const PRESSURE_PAUSE_MIN_MS = 100;
+export const PRESSURE_PAUSE_MAX_MS = 3_200;
+/** How often it stays away to learn the latency of quiet times anew. */
+export const PRESSURE_LEARN_MS = 10_000;

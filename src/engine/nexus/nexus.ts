@@ -17,6 +17,8 @@ import type { RebuildRecord } from "./rebuild.ts";
 import { Rebuilds } from "./rebuilds.ts";
 import { Regions } from "./regions.ts";
 import { bitsOf } from "./replica-link.ts";
+import type { ScrubRecord } from "./scrub-record.ts";
+import { Scrubs } from "./scrubs.ts";
 import type { ChildReason, ChildState, NexusState } from "./states.ts";
 import { WriteIntent } from "./write-intent.ts";
 
@@ -45,6 +47,8 @@ export interface NexusInfo {
   /** Host requests that wait for something other than a disk. */
   readonly waitingRequests: number;
   readonly isPaused: boolean;
+  /** The scrub that runs, or the last one. */
+  readonly scrub: ScrubRecord | undefined;
 }
 
 export class Nexus implements Bdev, NexusControl {
@@ -54,6 +58,7 @@ export class Nexus implements Bdev, NexusControl {
   readonly volatileCache = true;
   readonly core: NexusCore;
   readonly rebuilds: Rebuilds;
+  readonly scrubs: Scrubs;
   readonly membership: Membership;
   readonly intent: WriteIntent;
   readonly #io: IoPath;
@@ -79,7 +84,12 @@ export class Nexus implements Bdev, NexusControl {
       childFailed: (index, status) => this.membership.childFailed(index, status),
       superseded: (reason) => this.membership.supersede(reason),
     });
-    this.rebuilds = new Rebuilds(this.core, this.membership);
+    this.scrubs = new Scrubs(this.core, {
+      childFailed: (index, status) => this.membership.childFailed(index, status),
+      superseded: (reason) => this.membership.supersede(reason),
+      isReconciling: () => this.#reconciling,
+    });
+    this.rebuilds = new Rebuilds(this.core, this.membership, this.scrubs);
   }
 
   // --------------------------------------------------------------------------- the block device
@@ -214,6 +224,7 @@ export class Nexus implements Bdev, NexusControl {
       dirtyRegions: core.regions.dirtyCount,
       waitingRequests: this.#io.waiting,
       isPaused: core.gateHas("paused"),
+      scrub: this.scrubs.record(),
     };
   }
 
@@ -417,7 +428,7 @@ export class Nexus implements Bdev, NexusControl {
   async pause(): Promise<void> {
     this.#assertUsable();
     this.core.closeGate("paused");
-    await this.core.io.idle();
+    await Promise.all([this.core.io.idle(), this.scrubs.suspend("nexus-paused")]);
   }
 
   resume(): void {
@@ -425,6 +436,7 @@ export class Nexus implements Bdev, NexusControl {
       throw new TrilithError("FailedPrecondition", `nexus ${this.name} is not paused`);
     }
     this.core.openGate("paused");
+    this.scrubs.unsuspend("nexus-paused");
   }
 
   /** Grows the device to `sizeBytes`, which every child must have already. */
@@ -451,11 +463,16 @@ export class Nexus implements Bdev, NexusControl {
         this.#bytes = before;
         throw error;
       }
-      await this.core.quiesced(() => {
-        this.core.sizeBytes = sizeBytes;
-        this.core.regions.grow(sizeBytes);
-        return Promise.resolve();
-      });
+      await this.scrubs.suspend("resize");
+      try {
+        await this.core.quiesced(() => {
+          this.core.sizeBytes = sizeBytes;
+          this.core.regions.grow(sizeBytes);
+          return Promise.resolve();
+        });
+      } finally {
+        this.scrubs.unsuspend("resize");
+      }
       this.core.listeners.tell({ kind: "resized", blockCount: this.blockCount });
     });
   }
@@ -469,14 +486,14 @@ export class Nexus implements Bdev, NexusControl {
     if (core.ended === null) {
       core.ended = "closing";
       core.closeGate("closing");
-      await this.rebuilds.stopAll();
+      await Promise.all([this.rebuilds.stopAll(), this.scrubs.stopAll()]);
       await core.io.idle();
       await membership.settled();
       await this.intent.stop();
       this.#io.stop(IoStatus.UNAVAILABLE);
       await core.serialize(() => this.#closeClean());
     } else {
-      await this.rebuilds.stopAll();
+      await Promise.all([this.rebuilds.stopAll(), this.scrubs.stopAll()]);
       await core.io.idle();
       await this.intent.stop();
     }

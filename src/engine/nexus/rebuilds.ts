@@ -25,6 +25,12 @@ export interface RebuildsUser {
   childFailed(index: number, status: number): void;
 }
 
+/** A scrub, which gives way to rebuilds: both lock ranges, and one at a time may. */
+export interface ScrubThatYields {
+  suspend(reason: "rebuild"): Promise<void>;
+  unsuspend(reason: "rebuild"): void;
+}
+
 /** How rebuilds are done; both can be changed at any time and apply from the next segment or job. */
 export interface RebuildSettings {
   segmentBytes: number;
@@ -39,6 +45,7 @@ function isMediaError(status: number): boolean {
 export class Rebuilds implements RebuildHost {
   readonly #core: NexusCore;
   readonly #user: RebuildsUser;
+  readonly #scrub: ScrubThatYields;
   readonly #queue = new Map<Child, readonly number[] | undefined>();
   readonly #history: RebuildRecord[] = [];
   readonly settings: RebuildSettings = { segmentBytes: SEGMENT_BYTES_DEFAULT, bytesPerSec: 0 };
@@ -46,9 +53,10 @@ export class Rebuilds implements RebuildHost {
   #running: Promise<void> | null = null;
   #nextSource = 0;
 
-  constructor(core: NexusCore, user: RebuildsUser) {
+  constructor(core: NexusCore, user: RebuildsUser, scrub: ScrubThatYields) {
     this.#core = core;
     this.#user = user;
+    this.#scrub = scrub;
   }
 
   // --------------------------------------------------------------------- what a job asks of its host
@@ -118,6 +126,15 @@ export class Rebuilds implements RebuildHost {
   }
 
   async #run(child: Child, regions: readonly number[] | undefined): Promise<void> {
+    await this.#scrub.suspend("rebuild");
+    try {
+      await this.#runAlone(child, regions);
+    } finally {
+      this.#scrub.unsuspend("rebuild");
+    }
+  }
+
+  async #runAlone(child: Child, regions: readonly number[] | undefined): Promise<void> {
     const core = this.#core;
     const { io } = core;
     const segmentBytes = this.settings.segmentBytes;

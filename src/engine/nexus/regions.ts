@@ -90,6 +90,20 @@ export class Regions {
     return true;
   }
 
+  /**
+   * Counts in what is stored without a mark, so that the regions are not cleaned meanwhile; to be
+   * counted out like a write. False: one is being cleaned, nothing is counted.
+   */
+  hold(offset: number, length: number): boolean {
+    const first = Math.floor(offset / REGION_BYTES);
+    const last = Math.floor((offset + length - 1) / REGION_BYTES);
+    for (let r = first; r <= last; r++) {
+      if (this.#state[r] === RegionState.CLEANING) return false;
+    }
+    for (let r = first; r <= last; r++) this.#inFlight[r] = this.#inFlight[r]! + 1;
+    return true;
+  }
+
   /** Counts a write out. */
   end(offset: number, length: number): void {
     const first = Math.floor(offset / REGION_BYTES);

@@ -7,6 +7,7 @@ import { poolRoutes } from "./pools.ts";
 import { recordRoutes } from "./records.ts";
 import { replicaRoutes, snapshotRoutes } from "./replicas.ts";
 import type { Handlers, RouteInput, RouteRequest, RouteResult } from "./route.ts";
+import { scrubRoutes } from "./scrubs.ts";
 import { shareRoutes } from "./shares.ts";
 import { standbyRoutes } from "./standbys.ts";
 import { statsRoutes } from "./stats.ts";
@@ -19,6 +20,7 @@ export const engineContract = {
   ...replicaRoutes,
   ...snapshotRoutes,
   ...nexusRoutes,
+  ...scrubRoutes,
   ...standbyRoutes,
   ...statsRoutes,
   ...faultRoutes,

@@ -2,6 +2,7 @@
 import * as v from "valibot";
 import { AnaStateName, Bytes, Count, Name, Share, Size, Uri, Uuid } from "./fields.ts";
 import { routes } from "./route.ts";
+import { Scrub } from "./scrubs.ts";
 import { ShareNbd, ShareNvmf, ShareProtocol } from "./shares.ts";
 
 /** Progress of a rebuild, or its outcome. Blocks are the nexus's. */
@@ -81,6 +82,8 @@ export const Nexus = v.object({
   /** Host requests that wait for something other than a disk. */
   waitingRequests: Count,
   isPaused: v.boolean(),
+  /** The scrub that runs, or the last one. Absent: an engine of before there were scrubs. */
+  scrub: v.optional(v.nullable(Scrub)),
   reactor: Count,
 });
 export type Nexus = v.InferOutput<typeof Nexus>;

@@ -16,38 +16,40 @@ import { Serial } from "../serial.ts";
 import type { ChildOpener } from "./children.ts";
 import { NEXUSES_MAX } from "./limits.ts";
 import type { ShardMethods } from "./methods.ts";
+import { type ScrubMethods, scrubBody, scrubEvent, scrubMethods } from "./nexus-scrubs.ts";
 import type { ShardContext } from "./shard.ts";
 import type { Shares } from "./shares.ts";
 import type { Standbys } from "./standbys.ts";
 
-type NexusMethods = Pick<
-  ShardMethods,
-  | "createNexus"
-  | "destroyNexus"
-  | "shutdownNexus"
-  | "listNexuses"
-  | "getNexus"
-  | "resizeNexus"
-  | "pauseNexus"
-  | "resumeNexus"
-  | "shareNexusNvmf"
-  | "shareNexusNbd"
-  | "unshareNexus"
-  | "getNexusAnaState"
-  | "setNexusAnaState"
-  | "addNexusChild"
-  | "removeNexusChild"
-  | "onlineNexusChild"
-  | "offlineNexusChild"
-  | "faultNexusChild"
-  | "startRebuild"
-  | "stopRebuild"
-  | "pauseRebuild"
-  | "resumeRebuild"
-  | "getRebuild"
-  | "listRebuilds"
-  | "configureRebuilds"
->;
+type NexusMethods = ScrubMethods &
+  Pick<
+    ShardMethods,
+    | "createNexus"
+    | "destroyNexus"
+    | "shutdownNexus"
+    | "listNexuses"
+    | "getNexus"
+    | "resizeNexus"
+    | "pauseNexus"
+    | "resumeNexus"
+    | "shareNexusNvmf"
+    | "shareNexusNbd"
+    | "unshareNexus"
+    | "getNexusAnaState"
+    | "setNexusAnaState"
+    | "addNexusChild"
+    | "removeNexusChild"
+    | "onlineNexusChild"
+    | "offlineNexusChild"
+    | "faultNexusChild"
+    | "startRebuild"
+    | "stopRebuild"
+    | "pauseRebuild"
+    | "resumeRebuild"
+    | "getRebuild"
+    | "listRebuilds"
+    | "configureRebuilds"
+  >;
 
 type Create = Parameters<NexusMethods["createNexus"]>[0];
 
@@ -94,7 +96,12 @@ export class Nexuses {
       onEvent: (uuid, event) => this.#onEvent(uuid, event),
       clockMs: context.clockMs,
     };
-    this.methods = { ...this.#lifeMethods(), ...this.#childMethods(), ...this.#rebuildMethods() };
+    this.methods = {
+      ...this.#lifeMethods(),
+      ...this.#childMethods(),
+      ...this.#rebuildMethods(),
+      ...scrubMethods((uuid) => this.get(uuid)),
+    };
   }
 
   #lifeMethods() {
@@ -349,6 +356,15 @@ export class Nexuses {
         });
         return;
       }
+      case "scrub-started":
+      case "scrub-ended":
+      case "scrub-mismatch": {
+        const told = scrubEvent(uuid, event);
+        const level = event.kind === "scrub-mismatch" ? "warn" : "info";
+        log(level, event.kind, { nexus: uuid, ...told.fields, reason: told.message });
+        tell(told);
+        return;
+      }
       case "io-held":
         log("error", "no in-sync child is left: requests wait", { nexus: uuid, ...event });
         tell({ kind: "nexus-state", subject: uuid, message: event.reason, fields: { held: true } });
@@ -376,6 +392,7 @@ export class Nexuses {
     const running = children.filter(({ rebuild }) => rebuild !== null).length;
     return {
       ...info,
+      scrub: info.scrub === undefined ? null : scrubBody(info.scrub),
       state: isShutdown ? "shutdown" : info.state,
       children,
       deviceUri: shares.find(({ protocol }) => protocol === "nvmf")?.uri ?? "",
