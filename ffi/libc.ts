@@ -388,6 +388,35 @@ export function shutdownSocket(fd: number): void {
 }
 
 /**
+ * A socket on which the kernel tells of devices that come, go and change: one datagram per event, of
+ * `action@path` and `NAME=value` texts, each ended by NUL (netlink(7), NETLINK_KOBJECT_UEVENT). Non-blocking.
+ */
+export function ueventSocket(): number {
+  const AF_NETLINK = 16;
+  const SOCK_DGRAM_CLOEXEC_NONBLOCK = 2 | SOCK_CLOEXEC_NONBLOCK;
+  const NETLINK_KOBJECT_UEVENT = 15;
+  const SO_RCVBUF = 8;
+  /** Devices come in hundreds at once; what does not fit is lost, and the reader is told. */
+  const RECEIVE_BYTES = 1 << 20;
+  const fd = check(
+    "socket",
+    c.socket(AF_NETLINK, SOCK_DGRAM_CLOEXEC_NONBLOCK, NETLINK_KOBJECT_UEVENT),
+  );
+  try {
+    setSocketOption(fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BYTES);
+    // struct sockaddr_nl: family, padding, port (0: the kernel chooses), groups (1: the kernel's own).
+    const name = allocNative(12);
+    name.view.setUint16(0, AF_NETLINK, true);
+    name.view.setUint32(8, 1, true);
+    check("bind", c.bind(fd, pointer(name.address), 12), "netlink");
+    return fd;
+  } catch (error) {
+    closeFd(fd);
+    throw error;
+  }
+}
+
+/**
  * Sends `text` as one datagram to the unix socket at `path` (`@` first: an abstract name). False
  * when nobody takes it.
  */

@@ -1,6 +1,7 @@
 /** `trilith publish` and `trilith unpublish`: where a volume is served. */
 import { Command } from "commander";
 import type { RestClient } from "../client/client.ts";
+import { targetAddress } from "../client/target-address.ts";
 import type { Volume, VolumePath } from "../client/types.ts";
 import { TrilithError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
@@ -20,30 +21,6 @@ function collectContext(text: string, former: Readonly<Record<string, string>> =
   return equals < 0
     ? { ...former, [text]: "" }
     : { ...former, [text.slice(0, equals)]: text.slice(equals + 1) };
-}
-
-/** A target's address, from its URI (`nvmf+tcp://10.0.0.1:8420/nqn.…?hostnqn=…`). */
-export interface TargetAddress {
-  readonly address: string;
-  readonly port: string;
-  readonly nqn: string;
-  readonly hostNqn: string | null;
-}
-
-/** The address that a device URI names. Throws `Unavailable` when it is not understood. */
-export function targetAddress(uri: string): TargetAddress {
-  // WHATWG URLs keep the host of schemes that they do not know as it stands.
-  const url = URL.parse(uri);
-  const nqn = decodeURIComponent(url?.pathname.replace(/^\/+/, "") ?? "");
-  if (url === null || !/^nvmf(\+tcp)?:$/.test(url.protocol) || url.hostname === "" || nqn === "") {
-    throw new TrilithError("Unavailable", `the target's address "${uri}" is not understood`);
-  }
-  return {
-    address: url.hostname.replace(/^\[|\]$/g, ""),
-    port: url.port === "" ? "4420" : url.port,
-    nqn,
-    hostNqn: url.searchParams.get("hostnqn"),
-  };
 }
 
 /** A word as a shell takes it. */

@@ -108,6 +108,12 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./get.ts")).getCommand,
   },
   {
+    name: "host",
+    summary: "connect this host to volumes, and keep it connected",
+    usesApi: true,
+    load: async () => (await import("./host.ts")).hostCommand,
+  },
+  {
     name: "init",
     summary: "make a cluster of this node",
     load: async () => (await import("./init.ts")).initCommand,

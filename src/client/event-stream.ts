@@ -51,13 +51,13 @@ export function streamParser(emit: (event: StreamEvent) => void): (text: string)
 }
 
 /**
- * Calls `act` with each event after `since` as it happens, until `signal`, and `missed` when some
+ * Calls `act` with each event after `since` (null: after the newest) as it happens, until `signal`, and `missed` when some
  * were dropped before they could be sent. Rejects when the server
  * refuses; a connection that breaks is made again.
  */
 export async function followEvents(
   options: HttpOptions,
-  since: number,
+  since: number | null,
   signal: AbortSignal,
   act: (event: ClusterEvent) => void,
   missed: (since: number, oldest: number) => void,
@@ -69,7 +69,8 @@ export async function followEvents(
   while (!signal.aborted) {
     try {
       const asked = { method: "GET" as const, path: "/v0/events", query: { since: last } };
-      const headers = { accept: "text/event-stream", "last-event-id": String(last) };
+      const from = last === null ? {} : { "last-event-id": String(last) };
+      const headers = { accept: "text/event-stream", ...from };
       const response = await send(options, asked, headers, signal);
       if (!response.ok) {
         const error = errorOfAnswer(response.status, await response.text(), options.endpoint);
@@ -83,7 +84,7 @@ export async function followEvents(
             return;
           }
           const event = JSON.parse(data) as ClusterEvent;
-          if (event.id <= last) return;
+          if (last !== null && event.id <= last) return;
           last = event.id;
           pauseMs = RETRY_PAUSE_MS;
           act(event);

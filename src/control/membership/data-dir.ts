@@ -25,8 +25,8 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { TrilithError } from "../../errors.ts";
 import type { Credentials } from "../../net/peer-certificate.ts";
+import { writeFileWhole } from "../../ops/durable-file.ts";
 import type { KeyAndCertificate } from "./certificates.ts";
-import { writeFileWhole } from "./durable-file.ts";
 
 const IDENTITY_VERSION = 1;
 
