@@ -12,7 +12,7 @@ import type {
   ReplicaLink,
   SyncState,
 } from "../../src/engine/nexus/index.ts";
-import { REGION_BYTES } from "../../src/engine/nexus/index.ts";
+import { READ_LEASE_HELD_MS, REGION_BYTES } from "../../src/engine/nexus/index.ts";
 import { IoFlag, IoOp } from "../../src/engine/reactor/io-table.ts";
 import type { Reactor } from "../../src/engine/reactor/reactor.ts";
 import { IoStatus, TrilithError } from "../../src/errors.ts";
@@ -22,6 +22,20 @@ export const SIM_CLUSTER_BYTES = 1 << 20;
 
 interface Connection {
   open: boolean;
+  /** Nothing comes through in either direction, and neither side has heard of an end. */
+  silent: boolean;
+  /** Until when the read lease that was granted over it is valid, by whoever granted it. */
+  leaseUntilNs: number;
+  onLoss: (() => void) | null;
+  /** What came while it was silent: each ends when the connection does. */
+  readonly swallowed: (() => void)[];
+}
+
+function end(connection: Connection): void {
+  connection.onLoss?.();
+  connection.open = false;
+  connection.silent = false;
+  for (const run of connection.swallowed.splice(0)) run();
 }
 
 /** The disk. It outlives nexuses; every `open` is a new connection to it. */
@@ -53,6 +67,7 @@ export class SimReplica {
   /** Blocks stored since the last flush, with what was there before: lost when power is. */
   readonly #unflushed = new Map<number, Uint8Array>();
   #claim: Claim | null = null;
+  #claimedOver: Connection | null = null;
   #connections: Connection[] = [];
   readonly #stalledRuns: (() => void)[] = [];
 
@@ -81,7 +96,24 @@ export class SimReplica {
 
   /** What was sent on the connections that exist now and has not arrived, never does. */
   disconnect(): void {
-    for (const connection of this.#connections.splice(0)) connection.open = false;
+    for (const connection of this.#connections.splice(0)) {
+      end(connection);
+    }
+  }
+
+  /** Nothing comes through on the connections that exist now, and nobody hears of it. */
+  cut(): void {
+    for (const connection of this.#connections) connection.silent = true;
+  }
+
+  /** Resolves when no read lease is valid that was granted over another connection. */
+  async #leasesOver(own: Connection): Promise<void> {
+    const untilNs = (): number =>
+      Math.max(
+        0,
+        ...this.#connections.filter((c) => c !== own && c.open).map((c) => c.leaseUntilNs),
+      );
+    while (untilNs() > this.reactor.now) await this.reactor.sleep(1);
   }
 
   /** The node loses power: any of the blocks not flushed may be what they were before. */
@@ -110,7 +142,11 @@ export class SimReplica {
 
   #call<T>(connection: Connection, body: () => T): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.#later(() => {
+      const run = (): void => {
+        if (connection.silent) {
+          connection.swallowed.push(run);
+          return;
+        }
         if (this.down || !connection.open) {
           reject(new TrilithError("Unavailable", `${this.name} cannot be reached`));
           return;
@@ -120,7 +156,8 @@ export class SimReplica {
         } catch (error) {
           reject(error);
         }
-      });
+      };
+      this.#later(run);
     });
   }
 
@@ -131,7 +168,13 @@ export class SimReplica {
   }
 
   async open(): Promise<ChildDevice> {
-    const connection: Connection = { open: true };
+    const connection: Connection = {
+      open: true,
+      silent: false,
+      leaseUntilNs: 0,
+      onLoss: null,
+      swallowed: [],
+    };
     this.#connections.push(connection);
     await this.#call(connection, () => undefined);
     const holder: { claim: Claim | null } = { claim: null };
@@ -141,16 +184,30 @@ export class SimReplica {
       link: this.#link(connection, holder),
       isLocal: this.isLocal,
       close: () => {
-        connection.open = false;
+        end(connection);
         return Promise.resolve();
       },
     };
   }
 
   #link(connection: Connection, holder: { claim: Claim | null }): ReplicaLink {
-    return {
-      acquire: (claim) =>
+    const grant = (): void => {
+      connection.leaseUntilNs = this.reactor.now + READ_LEASE_HELD_MS * 1e6;
+    };
+    const lease = {
+      renew: () =>
         this.#call(connection, () => {
+          this.#assertHolder(holder.claim);
+          grant();
+        }),
+      onLoss: (listener: () => void) => {
+        connection.onLoss = listener;
+      },
+    };
+    return {
+      ...(this.isLocal ? {} : { lease }),
+      acquire: async (claim) => {
+        await this.#call(connection, () => {
           const before = this.#claim;
           if (this.state.epoch > claim.epoch || (before !== null && before.epoch > claim.epoch)) {
             throw new TrilithError(
@@ -160,8 +217,13 @@ export class SimReplica {
           }
           this.#claim = claim;
           holder.claim = claim;
-          if (before !== null && before.nexusUuid !== claim.nexusUuid) before.onFenced();
-        }),
+          const isOther = before !== null && before.nexusUuid !== claim.nexusUuid;
+          if (isOther && !this.#claimedOver?.silent) before.onFenced();
+          this.#claimedOver = connection;
+        });
+        if (!claim.isServing) await this.#leasesOver(connection);
+        if (!this.isLocal) grant();
+      },
       release: () =>
         this.#call(connection, () => {
           if (this.#claim === holder.claim) this.#claim = null;
@@ -222,7 +284,11 @@ export class SimReplica {
       discardZeroes: true,
       volatileCache: true,
       submit: (slot) => {
-        this.#later(() => {
+        const run = (): void => {
+          if (connection.silent) {
+            connection.swallowed.push(run);
+            return;
+          }
           let status: number;
           if (this.down || !connection.open) status = IoStatus.UNAVAILABLE;
           else if (this.#claim !== holder.claim) status = IoStatus.RESERVATION_CONFLICT;
@@ -232,7 +298,8 @@ export class SimReplica {
             const isLost = (this.down || !connection.open) && status === IoStatus.OK;
             io.complete(slot, isLost ? IoStatus.UNAVAILABLE : status);
           });
-        });
+        };
+        this.#later(run);
       },
       listen: (listener) => listeners.add(listener),
       close: () => Promise.resolve(),

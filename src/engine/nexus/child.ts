@@ -11,6 +11,8 @@ export interface ChildDevice {
   readonly link: ReplicaLink | undefined;
   /** On this node: reads prefer it. */
   readonly isLocal: boolean;
+  /** Ends what is in flight at once: nothing of the device counts any more. */
+  readonly abandon?: () => void;
   /** Gives the device up; a device that others use as well is only let go of. */
   close(): Promise<void>;
 }
@@ -35,6 +37,11 @@ export class Child {
   consistent = false;
   /** Generation that it has confirmed; for a child without a link the only place it is kept. */
   generation = 0;
+  /** When the exchange that its read lease counts from was begun; see read-lease.ts. */
+  leaseSinceNs = Number.NEGATIVE_INFINITY;
+  /** Times that its lease was voided, so that a renewal from before is known as such. */
+  leaseLosses = 0;
+  isRenewing = false;
   /** Set while a device that it had is being closed. */
   detaching: Promise<void> | null = null;
   /** Takes the device's listener off. */

@@ -24,6 +24,8 @@ export interface NexusControl {
   childFailed(index: number, status: number): void;
   /** Regions are wanted dirty; `Regions.takeWanted` names them. Called once per batch. */
   regionsWanted(): void;
+  /** Reads come and the read lease wants to be renewed. Called once per read until it is. */
+  leaseWanted(): void;
   /** A child answered that a newer nexus holds it. */
   superseded(): void;
   /** Every in-sync child refused a write for lack of space: the range may differ between them. */
@@ -102,6 +104,9 @@ export class IoPath implements IoOwner {
   syncMask = 0;
   /** Lost children whose loss is not recorded yet: nothing may be acknowledged, nor read. */
   failingMask = 0;
+  /** Until when reads may be answered, and from when on the lease is to be renewed (read-lease.ts). */
+  readUntilNs = Number.POSITIVE_INFINITY;
+  renewAtNs = Number.POSITIVE_INFINITY;
   /** In-sync children that reads go to, local ones only when there are any. */
   readers: number[] = [];
   /** Set while a rebuild runs. */
@@ -127,7 +132,7 @@ export class IoPath implements IoOwner {
   readonly #locked: SlotQueue;
   /**
    * Writes answered by all children that may not be acknowledged yet; and reads while a loss is not
-   * recorded. A child that cannot be reached may have been taken by a newer nexus, which hosts write to:
+   * recorded or the read lease is over. A child that cannot be reached may have been taken by a newer nexus, which hosts write to:
    * what the others hold is told only when the record says that there is none.
    */
   readonly #held: SlotQueue;
@@ -290,8 +295,9 @@ export class IoPath implements IoOwner {
   #readDone(slot: number, index: number, status: number): void {
     this.inFlight--;
     if (status === IoStatus.OK || isRequestFault(status)) {
-      if (this.failingMask === 0 || this.#stopStatus !== 0) this.io.complete(slot, status);
-      else this.#held.push(slot);
+      if (this.failingMask === 0 && this.reactor.now < this.renewAtNs) {
+        this.io.complete(slot, status);
+      } else this.#judgeRead(slot, status);
       return;
     }
     const tried = this.requests.sent[slot]!;
@@ -306,6 +312,15 @@ export class IoPath implements IoOwner {
     if (this.#stopStatus !== 0) this.io.complete(slot, this.#stopStatus);
     else if (this.#gateClosed) this.#gated.push(slot);
     else this.#read(slot, tried);
+  }
+
+  /** A read whose data is there, while a loss is not recorded or the lease is to be renewed. */
+  #judgeRead(slot: number, status: number): void {
+    const { now } = this.reactor;
+    if (now >= this.renewAtNs && this.#stopStatus === 0) this.#control.leaseWanted();
+    if (this.failingMask === 0 && now < this.readUntilNs) this.io.complete(slot, status);
+    else if (this.#stopStatus !== 0) this.io.complete(slot, this.#stopStatus);
+    else this.#held.push(slot);
   }
 
   /** All children have answered a write, flush, write-zeroes or discard. */

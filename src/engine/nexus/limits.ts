@@ -23,6 +23,13 @@ export const SEGMENTS_PARALLEL = 4;
 /** Finished rebuilds remembered per nexus; the oldest is forgotten. */
 export const REBUILD_HISTORY_MAX = 32;
 
+/**
+ * How long after an exchange with every healthy child on another node a nexus may answer reads, by its
+ * own clock. Shorter than it takes to call a node lost, so that a move seldom waits for it.
+ */
+export const READ_LEASE_MS = 2_000;
+/** The same by the clock of whoever granted it: longer by far more than clocks drift apart. */
+export const READ_LEASE_HELD_MS = 2_100;
 /** Pause between attempts to reach the recorder, or a lost last child, again. */
 export const RETRY_MS = 500;
 /** Time a child has to answer when a nexus is opened or a child is added. */

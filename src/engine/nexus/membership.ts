@@ -10,6 +10,7 @@ import { IoStatus, TrilithError } from "../../errors.ts";
 import type { Child, ChildDevice } from "./child.ts";
 import type { NexusCore } from "./core.ts";
 import { RETRY_MS } from "./limits.ts";
+import { ReadLease } from "./read-lease.ts";
 import type { SyncState } from "./replica-link.ts";
 import type { ChildReason } from "./states.ts";
 import { statusOfError, type WriteIntent } from "./write-intent.ts";
@@ -37,6 +38,7 @@ export class Membership {
   readonly #core: NexusCore;
   readonly #intent: () => WriteIntent;
   readonly #user: MembershipUser;
+  readonly lease: ReadLease;
   #settling: Promise<void> | null = null;
   /** A higher generation was begun and not yet confirmed by every in-sync child. */
   #generationPending = false;
@@ -47,6 +49,7 @@ export class Membership {
     this.#core = core;
     this.#intent = intent;
     this.#user = user;
+    this.lease = new ReadLease(core, this);
   }
 
   // ------------------------------------------------------------------------------------- masks
@@ -70,6 +73,7 @@ export class Membership {
     io.syncMask = sync;
     io.failingMask = failing;
     io.readers = local.length > 0 ? local : remote;
+    this.lease.apply();
   }
 
   /** Puts an opened device behind a child. */
@@ -78,6 +82,10 @@ export class Membership {
     assert(child.device === null, "a child has one device at a time");
     child.device = device;
     io.attach(child.index, device.bdev, child.statistics);
+    child.leaseSinceNs = Number.NEGATIVE_INFINITY;
+    device.link?.lease?.onLoss(() => {
+      if (child.device === device) this.lease.lost(child);
+    });
     child.unlisten = device.bdev.listen((event) => {
       if (event.kind === "removed") this.childFailed(child.index, IoStatus.DEVICE_GONE);
     });
@@ -127,6 +135,7 @@ export class Membership {
     const child = core.children[index];
     if (child == null || core.ended === "superseded") return;
     if (child.phase === "failing" || child.phase === "out") return;
+    const { device } = child;
     child.reason = reason;
     child.phase = child.recordedHealthy ? "failing" : "out";
     this.apply();
@@ -138,6 +147,8 @@ export class Membership {
     this.#user.childLost(child);
     if (child.phase === "failing") this.settle();
     else void this.detach(child);
+    // Whoever does not answer would keep requests that the others have answered.
+    device?.abandon?.();
   }
 
   /** A newer nexus is active: everything stops here, nothing more is acknowledged. */
@@ -239,7 +250,7 @@ export class Membership {
         await this.detach(child);
         const device = await this.#core.context.openChild(child.uri);
         this.attach(child, device);
-        const state = await this.claim(child);
+        const state = await this.claim(child, true);
         if (state !== undefined && !this.#isCurrent(child, state)) continue;
         child.phase = "in-sync";
         child.reason = "none";
@@ -342,16 +353,23 @@ export class Membership {
     } else this.childFailed(child.index, status);
   }
 
-  /** Fences a child's replica for this nexus and reads its state; undefined when it is no replica. */
-  async claim(child: Child): Promise<SyncState | undefined> {
+  /**
+   * Fences a child's replica for this nexus and reads its state; undefined when it is no replica.
+   * `isServing`: see `Claim`.
+   */
+  async claim(child: Child, isServing: boolean): Promise<SyncState | undefined> {
     const link = child.device?.link;
     if (link === undefined) return undefined;
     const { epoch, uuid } = this.#core.identity;
+    const sentNs = this.#core.reactor.now;
     await link.acquire({
       epoch,
       nexusUuid: uuid,
+      isServing,
       onFenced: () => this.supersede(`child ${child.uri} was taken by a newer nexus`),
     });
+    // The claim is an exchange as a renewal is.
+    child.leaseSinceNs = sentNs;
     return link.readState();
   }
 
@@ -399,6 +417,7 @@ export class Membership {
     }
     // From here on losing it has to be recorded, for its replica will carry the generation.
     child.recordedHealthy = true;
+    this.lease.apply();
     if (!(await this.writeState([child], { clean: false }))) return "lost";
     while (!(await this.record([]))) {
       if (core.ended !== null || !this.#isRebuilding(child)) return "lost";

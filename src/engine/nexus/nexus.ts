@@ -145,6 +145,10 @@ export class Nexus implements Bdev, NexusControl {
     this.intent.mark();
   }
 
+  leaseWanted(): void {
+    this.membership.lease.renew();
+  }
+
   superseded(): void {
     this.membership.supersede("a child is reserved by a newer nexus");
   }
@@ -313,7 +317,7 @@ export class Nexus implements Bdev, NexusControl {
     const device = await core.context.openChild(child.uri);
     membership.attach(child, device);
     this.checkShape(child);
-    const state = await membership.claim(child);
+    const state = await membership.claim(child, true);
     if (core.inSync().length === 0) {
       throw new TrilithError("FailedPrecondition", `nexus ${this.name} has no child to copy from`);
     }

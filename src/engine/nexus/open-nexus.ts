@@ -141,16 +141,20 @@ async function attachAll(
     nexus.checkShape(child);
     opened.push(child);
   }
+  // At the same time, so that leases of a former nexus run out together.
+  const claims = await Promise.allSettled(opened.map((child) => membership.claim(child, false)));
   const claimed: Opened[] = [];
-  for (const child of opened) {
-    try {
-      claimed.push({ child, state: await membership.claim(child) });
-    } catch (error) {
-      const isLost = error instanceof TrilithError && error.code === "Unavailable";
-      if (!isLost) throw error;
-      child.phase = "out";
-      child.reason = "cannot-open";
+  for (const [index, child] of opened.entries()) {
+    const claim = claims[index]!;
+    if (claim.status === "fulfilled") {
+      claimed.push({ child, state: claim.value });
+      continue;
     }
+    const error: unknown = claim.reason;
+    const isLost = error instanceof TrilithError && error.code === "Unavailable";
+    if (!isLost) throw error;
+    child.phase = "out";
+    child.reason = "cannot-open";
   }
   return claimed;
 }

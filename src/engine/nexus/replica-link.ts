@@ -34,9 +34,24 @@ export interface Claim {
   readonly nexusUuid: string;
   /** Called when a newer nexus has taken the replica. */
   readonly onFenced: () => void;
+  /**
+   * It serves already, so no lease of a former nexus can be valid any more. Else the claim resolves
+   * only when those have run out.
+   */
+  readonly isServing: boolean;
+}
+
+/** The read lease of a replica on another node (read-lease.ts). */
+export interface LeaseLink {
+  /** Resolves when the replica has granted it anew; throws `Superseded`, or what kept it from that. */
+  renew(): Promise<void>;
+  /** Calls the listener before the connection that it was granted over is shut down from this side. */
+  onLoss(listener: () => void): void;
 }
 
 export interface ReplicaLink {
+  /** Absent: the replica is on this node, and tells by `onFenced`. */
+  readonly lease?: LeaseLink;
   /**
    * Takes the replica for this nexus: everybody else is shut out, and what they had in flight has
    * ended when it resolves. `Superseded` when a newer epoch holds it.

@@ -164,6 +164,8 @@ export interface StreamOwner {
   onReceivedInto(): void;
   /** Queued bytes have been sent, so there is room again. */
   onSent(): void;
+  /** The connection is about to be shut down from this side: the peer cannot have heard of it yet. */
+  onClosing?(): void;
   /** The connection has ended and nothing of it is outstanding. `reason` is for the log. */
   onClosed(reason: string): void;
 }
@@ -179,6 +181,8 @@ export class TcpStream implements CqeHandler, TurnEnd {
   sendBytes = 0;
   bytesReceived = 0;
   bytesSent = 0;
+  /** The peer has ended the connection (FIN or RST), before this side did. */
+  closedByPeer = false;
   /** Set once `close` was called or the peer went away. */
   closing = false;
   /**
@@ -359,7 +363,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
       if (picked !== NONE) this.#buffers.give(picked);
       else if (this.#bufferId === NONE) this.#buffers.wakeNext();
       if (result === -Errno.EINTR || result === -Errno.EAGAIN) this.#arm();
-      else this.close(result === 0 ? "closed by the peer" : errnoName(result));
+      else this.#lost(result);
       return;
     }
     this.#more = (flags & CqeFlag.SOCK_NONEMPTY) !== 0;
@@ -380,7 +384,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
     this.#armed = false;
     if (result <= 0) {
       if (result === -Errno.EINTR || result === -Errno.EAGAIN) this.#arm();
-      else this.close(result === 0 ? "closed by the peer" : errnoName(result));
+      else this.#lost(result);
       return;
     }
     this.#more = true;
@@ -558,7 +562,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
     this.#segSending = 0;
     if (result < 0) {
       if (result === -Errno.EINTR || result === -Errno.EAGAIN) this.#send();
-      else this.close(errnoName(result));
+      else this.#lost(result);
       return;
     }
     this.bytesSent += result;
@@ -602,6 +606,13 @@ export class TcpStream implements CqeHandler, TurnEnd {
     if (this.closing) this.#finishClose();
   }
 
+  /** A receive or send has ended with `result`: the peer has gone, or the connection has failed. */
+  #lost(result: number): void {
+    // EPIPE says nothing of who ended it.
+    if (!this.closing) this.closedByPeer = result === 0 || result === -Errno.ECONNRESET;
+    this.close(result === 0 ? "closed by the peer" : errnoName(result));
+  }
+
   /**
    * Ends the connection: what is queued is dropped; `onClosed` is called once nothing is
    * outstanding, possibly before this returns.
@@ -610,6 +621,7 @@ export class TcpStream implements CqeHandler, TurnEnd {
     if (this.closing) return;
     this.closing = true;
     this.#reason = reason;
+    this.#owner.onClosing?.();
     shutdownSocket(this.fd);
     this.#finishClose();
   }

@@ -39,7 +39,8 @@ async function openRemote(context: ShardContext, uri: string): Promise<ChildDevi
   })) as NvmfBdev;
   try {
     const link = (await isReplica(bdev)) ? remoteLink(bdev, host.id) : undefined;
-    return { bdev, link, isLocal: false, close: () => bdev.close() };
+    const abandon = (): void => bdev.reset("its nexus does without it");
+    return { bdev, link, isLocal: false, abandon, close: () => bdev.close() };
   } catch (error) {
     await bdev.close();
     throw error;

@@ -116,13 +116,31 @@ export function remoteLink(bdev: NvmfBdev, hostId: string): ReplicaLink {
     await bdev.reservationRelease({ action: "release", type: TYPE, currentKey: key });
     await bdev.reservationRegister({ action: "unregister", currentKey: key, newKey: 0n });
   };
+  /** Data of the claim, as renewals repeat it. */
+  let claimed: Uint8Array = new Uint8Array(0);
   return {
-    async acquire({ epoch, nexusUuid }: Claim) {
+    lease: {
+      async renew() {
+        const { status } = await bdev.vendorCommand({
+          opcode: ReplicaOpcode.RENEW,
+          dataOut: claimed,
+        });
+        const code = status & STATUS_CODE_MASK;
+        // Engines of before there were leases do not wait for them either.
+        if (status === 0 || code === Status.INVALID_OPCODE) return;
+        if (code === Status.RESERVATION_CONFLICT) {
+          throw new TrilithError("Superseded", `${bdev.nqn}: a newer nexus has the replica`);
+        }
+        throw nvmeError(status, `renewal of ${bdev.nqn}`);
+      },
+      onLoss: (listener) => bdev.listenLoss(listener),
+    },
+    async acquire({ epoch, nexusUuid, isServing }: Claim) {
       key = reservationKey(epoch, nexusUuid);
+      claimed = encodeClaim(epoch, nexusUuid, isServing);
       await reserve(bdev, hostId, key);
       try {
-        const dataOut = encodeClaim(epoch, nexusUuid);
-        await run(bdev, { opcode: ReplicaOpcode.CLAIM, dataOut }, "claim");
+        await run(bdev, { opcode: ReplicaOpcode.CLAIM, dataOut: claimed }, "claim");
       } catch (error) {
         // Held for nothing it would only be in the way; what went wrong matters more.
         await release().catch(() => undefined);

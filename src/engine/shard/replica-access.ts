@@ -25,11 +25,13 @@ import {
 } from "../target/reservation-state.ts";
 import { type ReservationState, Reservations } from "../target/reservations.ts";
 import type { VendorCommand, VendorCommands } from "../target/vendor.ts";
+import { ReadLeases } from "./read-leases.ts";
 import {
   decodeClaim,
   decodeRegions,
   decodeState,
   encodeState,
+  epochOfKey,
   isOutranked,
   ReplicaOpcode,
   rangesOf,
@@ -111,6 +113,7 @@ export class ReplicaAccess implements VendorCommands {
   readonly #pool: Pool;
   readonly #replica: Replica;
   readonly #hostId: string;
+  readonly #leases: ReadLeases;
   /** Nexus of this engine that has it. */
   #local: Claimant | null = null;
 
@@ -123,6 +126,7 @@ export class ReplicaAccess implements VendorCommands {
       load: () => decodeReservations(replica.attributes.reservation),
       save: (state) => pool.setAttributes(replica.uuid, { reservation: encodeReservations(state) }),
     });
+    this.#leases = new ReadLeases(context.reactor, this.#mayHaveGranted());
     this.reservations.listen({
       preempted: (hostIds) => (hostIds.includes(this.#hostId) ? this.#fence() : undefined),
     });
@@ -131,6 +135,18 @@ export class ReplicaAccess implements VendorCommands {
   /** Nexus of this engine that uses the replica; null when there is none. */
   get claimedBy(): string | null {
     return this.#local?.nexusUuid ?? null;
+  }
+
+  /**
+   * Read leases may be valid of which this process knows nothing: not when nobody had the replica, nor when
+   * a nexus of this engine had come as far as to write its epoch.
+   */
+  #mayHaveGranted(): boolean {
+    const { state } = this.reservations;
+    const holder = state.registrants.find(({ hostId }) => holds(state, hostId));
+    if (holder === undefined) return false;
+    const isMine = holder.hostId === this.#hostId;
+    return !isMine || epochOfKey(holder.key) !== this.#replica.attributes.epoch;
   }
 
   // ------------------------------------------------------------------- what both ways come down to
@@ -241,8 +257,13 @@ export class ReplicaAccess implements VendorCommands {
     }
     // Another nexus of this engine has the same host id: reservations do not tell it.
     if (this.#local !== null && this.#local.nexusUuid !== nexusUuid) await this.#fence();
-    this.#local = { epoch, nexusUuid, onFenced };
-    return this.#local;
+    const mine: Claimant = { epoch, nexusUuid, onFenced };
+    this.#local = mine;
+    if (!claim.isServing) await this.#leases.othersOver(key);
+    if (this.#local !== mine) {
+      throw new TrilithError("Superseded", `${what} was taken by a newer nexus meanwhile`);
+    }
+    return mine;
   }
 
   #allocation(): Allocation {
@@ -284,12 +305,24 @@ export class ReplicaAccess implements VendorCommands {
       case ReplicaOpcode.WRITE_STATE:
         await this.#writeState(decodeState(command.data));
         break;
-      case ReplicaOpcode.CLAIM:
-        this.#assertEpoch(decodeClaim(command.data).epoch);
+      case ReplicaOpcode.CLAIM: {
+        const { epoch, nexusUuid, isServing } = decodeClaim(command.data);
+        this.#assertEpoch(epoch);
         // The reservation keeps other hosts out. This one may have been here before, on connections
         // that it has given up and that still hold commands of its.
         await command.endFormerControllers();
+        if (!isServing) await this.#leases.othersOver(reservationKey(epoch, nexusUuid));
+        // Another may have taken it meanwhile.
+        this.#assertEpoch(epoch);
+        this.#leases.grant(command.association, reservationKey(epoch, nexusUuid));
         break;
+      }
+      case ReplicaOpcode.RENEW: {
+        const { epoch, nexusUuid } = decodeClaim(command.data);
+        this.#assertEpoch(epoch);
+        this.#leases.grant(command.association, reservationKey(epoch, nexusUuid));
+        break;
+      }
       case ReplicaOpcode.MARK_DIRTY:
         await intent.markDirty(rangesOf(decodeRegions(command.data)));
         break;

@@ -10,10 +10,11 @@
  * | C9h    | clear dirty     |             | to it: regions, u32 each                               |
  * | CAh    | read allocation | byte offset | from it: that part of the bitmap of allocated clusters |
  * | CDh    | claim           |             | to it: 64 bytes, see below                             |
+ * | D1h    | renew           |             | to it: a claim; grants the read lease anew             |
  *
  * Result dword 0 of "read allocation" is the cluster size. State: magic u32, version u32, epoch u64,
  * generation u64, base generation u64, clean u8, zeroes. Claim: magic u32, version u32, epoch u64,
- * nexus UUID 16 bytes, zeroes.
+ * nexus UUID 16 bytes, serving u8 (the nexus serves already: leases of others are not waited for), zeroes.
  */
 import { TrilithError } from "../../errors.ts";
 import type { SyncState } from "../nexus/index.ts";
@@ -26,6 +27,7 @@ export const ReplicaOpcode = {
   CLEAR_DIRTY: 0xc9,
   READ_ALLOCATION: 0xca,
   CLAIM: 0xcd,
+  RENEW: 0xd1,
 } as const;
 
 export const STATE_BYTES = 64;
@@ -87,20 +89,25 @@ export function decodeState(bytes: Uint8Array): SyncState {
   };
 }
 
-export function encodeClaim(epoch: number, nexusUuid: string): Uint8Array {
+export function encodeClaim(epoch: number, nexusUuid: string, isServing: boolean): Uint8Array {
   const view = begin(CLAIM_MAGIC);
   view.setBigUint64(8, BigInt(epoch), true);
   const bytes = new Uint8Array(view.buffer);
   bytes.set(Buffer.from(nexusUuid.replaceAll("-", ""), "hex"), 16);
+  view.setUint8(32, isServing ? 1 : 0);
   return bytes;
 }
 
 /** Throws `InvalidArgument`. */
-export function decodeClaim(bytes: Uint8Array): { epoch: number; nexusUuid: string } {
+export function decodeClaim(bytes: Uint8Array): {
+  epoch: number;
+  nexusUuid: string;
+  isServing: boolean;
+} {
   const view = opened(bytes, CLAIM_MAGIC, "a claim");
   const hex = Buffer.from(bytes.subarray(16, 32)).toString("hex");
   const nexusUuid = hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
-  return { epoch: countAt(view, 8, "epoch"), nexusUuid };
+  return { epoch: countAt(view, 8, "epoch"), nexusUuid, isServing: view.getUint8(32) === 1 };
 }
 
 /** Region numbers as a command carries them. */

@@ -155,6 +155,10 @@ export class AdminQueue extends CommandQueue {
     throw new Error("admin commands do not reach a device");
   }
 
+  onHostLeft(): void {
+    this.controller.hostLeft();
+  }
+
   protected onDrained(): void {
     this.drained = true;
     this.controller.adminClosed();

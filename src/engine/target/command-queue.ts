@@ -82,6 +82,7 @@ export abstract class CommandQueue implements CommandHandler, IoOwner {
   /** Carries out a command whose host data, if any, is in `io.buffer[slot]`. Ends with `finish`. */
   protected abstract execute(slot: number): void;
   abstract ioDone(slot: number): void;
+  abstract onHostLeft(): void;
   /** Slots promised for one request of this queue. */
   protected abstract readonly slotsPerCommand: number;
   /** Called when the connection is closed and nothing of the queue is in flight. */

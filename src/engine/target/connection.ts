@@ -63,6 +63,8 @@ export interface CommandHandler {
   onRoom(): void;
   /** True while the host owes data that it was asked for. */
   readonly awaitsHost: boolean;
+  /** The host's side has closed the connection; `onClosed` follows. */
+  onHostLeft(): void;
   /** The connection is gone and nothing of it is outstanding in the ring. */
   onClosed(): void;
 }
@@ -601,6 +603,7 @@ export class Connection implements StreamOwner, Waiter {
 
   onClosed(reason: string): void {
     this.endHandshake();
+    if (this.stream.closedByPeer) this.handler.onHostLeft();
     this.handler.onClosed();
     this.target.connectionClosed(this, reason);
   }

@@ -75,6 +75,7 @@ export class Controller {
   #keepAlive: Timer | null = null;
   #disabled: Timer | null = null;
   #ended = false;
+  #endListeners: ((isByHost: boolean) => void)[] = [];
 
   constructor(subsystem: SubsystemBase, admin: AdminQueue, host: HostIdentity) {
     this.subsystem = subsystem;
@@ -214,10 +215,20 @@ export class Controller {
 
   // ------------------------------------------------------------------------------- the end of it
 
+  onEnd(listener: (isByHost: boolean) => void): void {
+    this.#endListeners.push(listener);
+  }
+
+  /** The host's side has closed a connection: an association does not survive that. */
+  hostLeft(): void {
+    for (const tell of this.#endListeners.splice(0)) tell(true);
+  }
+
   /** Ends the association: every connection of it is closed. */
   end(reason: string): void {
     if (this.#ended) return;
     this.#ended = true;
+    for (const tell of this.#endListeners.splice(0)) tell(false);
     this.#keepAlive?.cancel();
     this.#disabled?.cancel();
     this.target.options.log("info", "controller ended", {

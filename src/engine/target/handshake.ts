@@ -184,6 +184,10 @@ export class Handshake implements CommandHandler {
     // Nothing is kept back: a command without room is simply offered again.
   }
 
+  onHostLeft(): void {
+    // No controller exists yet.
+  }
+
   onClosed(): void {
     // No controller exists yet.
   }

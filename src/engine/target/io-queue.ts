@@ -441,6 +441,10 @@ export class IoQueue extends CommandQueue {
     this.controller.failed(this.queueId, cid, status, namespace.id, lba, dw0);
   }
 
+  onHostLeft(): void {
+    this.controller.hostLeft();
+  }
+
   protected onDrained(): void {
     this.controller.queueClosed(this);
   }

@@ -8,6 +8,12 @@ import type { IoQueue } from "./io-queue.ts";
 import { VENDOR_COMMANDS_MAX } from "./limits.ts";
 import { Access } from "./reservations.ts";
 
+/** The association that a command came over. */
+export interface Association {
+  /** Calls the listener once it is over. `isByHost`: the host's side has closed a connection of it. */
+  onEnd(listener: (isByHost: boolean) => void): void;
+}
+
 /** A command on its way through the hook. */
 export interface VendorCommand {
   /** 0xc0 to 0xff; its low two bits tell which way data moves (Base 2.0, figure 88). */
@@ -15,6 +21,7 @@ export interface VendorCommand {
   /** Who sent it: NQN and identifier (32 hex digits) of the host. */
   readonly hostNqn: string;
   readonly hostId: string;
+  readonly association: Association;
   /** The data that the host sent; empty without. A copy. */
   readonly data: Uint8Array;
   /** Bytes that the host takes; 0 unless data moves to the host. */
@@ -64,6 +71,7 @@ export function executeVendor(queue: IoQueue, slot: number, opcode: number): voi
     opcode,
     hostNqn: controller.hostNqn,
     hostId: controller.hostId,
+    association: controller,
     data: queue.hostDataOf(slot),
     room: direction === 2 ? io.length[slot]! : 0,
     endFormerControllers: () => controller.subsystem.endOthers(controller),

@@ -18,10 +18,9 @@
  * 4. The record of the volume that the decision was made from is part of the transaction. The recorder
  *    writes it too: had the old nexus lost a child and acknowledged since, the transaction is refused.
  *
- * What the old nexus can still do is answer reads from its own replica, until it finds a claimed child gone:
- * at once as long as the nodes reach each other, else when that connection's keep-alive ends. From then on it
- * answers nothing, for the loss cannot be recorded. Within that time a host that has heard of the new path
- * may be told old data by a node that is cut off from all others but not from the host.
+ * Nor does the old nexus answer reads with old data: it does so only while it holds leases that the replicas'
+ * engines let run out before they answer the new nexus's claims (engine/nexus/read-lease.ts). Nothing here
+ * has to wait for that.
  */
 import type { EngineNexus } from "../../cluster-state.ts";
 import type { NexusRecord, VolumeRecord } from "../../model.ts";

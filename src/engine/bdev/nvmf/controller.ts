@@ -101,6 +101,8 @@ export interface ControllerIo {
 export interface ControllerUser {
   /** After an asynchronous event: the namespace or its ANA state has been read again. */
   namespaceRead(): void;
+  /** The association is being given up: no connection has been shut down from this side yet. */
+  controllerClosing(): void;
   /** The association is over: every connection is closed, every command was told of. */
   controllerLost(reason: string): void;
 }
@@ -543,6 +545,10 @@ export class Controller implements QueueUser {
     this.#connecting?.cancel();
     for (const queue of [...this.#all]) queue.close(reason);
     this.#tellLost();
+  }
+
+  queueClosing(): void {
+    this.#user?.controllerClosing();
   }
 
   queueClosed(queue: QueuePair, reason: string): void {

@@ -41,6 +41,8 @@ export interface NvmfBdev extends Bdev {
   readonly losses: number;
   /** Calls `listener` at every change of `state`; returns the function that takes it off. */
   listenState(listener: (state: NvmfState, reason: string) => void): () => void;
+  /** Calls `listener` whenever an association is given up, before its connections are shut down. */
+  listenLoss(listener: () => void): void;
   /** Reject with `ReservationConflict`, `Unimplemented`, `InvalidArgument` or `Unavailable`. */
   reservationRegister(r: ReservationRegister): Promise<void>;
   reservationAcquire(r: ReservationAcquire): Promise<void>;

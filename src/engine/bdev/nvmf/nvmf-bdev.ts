@@ -48,6 +48,7 @@ class NvmfDevice implements NvmfBdev, ControllerUser {
   readonly #parsed: NvmfUri;
   readonly #listeners = new BdevListeners();
   readonly #stateListeners = new Set<(state: NvmfState, reason: string) => void>();
+  readonly #lossListeners: (() => void)[] = [];
   readonly #nsid: number;
   #state: NvmfState = "live";
   #controller: Controller;
@@ -246,6 +247,14 @@ class NvmfDevice implements NvmfBdev, ControllerUser {
 
   listen(listener: BdevListener): () => void {
     return this.#listeners.add(listener);
+  }
+
+  listenLoss(listener: () => void): void {
+    this.#lossListeners.push(listener);
+  }
+
+  controllerClosing(): void {
+    for (const listener of this.#lossListeners) listener();
   }
 
   listenState(listener: (state: NvmfState, reason: string) => void): () => void {

@@ -56,6 +56,8 @@ export interface QueueUser {
   commandLost(queue: QueuePair, tag: number, wasAborting: boolean): void;
   /** Commands may be started that could not before. */
   queueRoom(queue: QueuePair): void;
+  /** The connection is about to be shut down from this side. */
+  queueClosing(): void;
   /** The connection is gone and every command was told of. */
   queueClosed(queue: QueuePair, reason: string): void;
 }
@@ -201,6 +203,10 @@ export class QueuePair implements StreamOwner, Waiter {
     // Requests wait for the end of the connection, so that is not left to the peer's reading.
     this.#reactor.after(TERM_LINGER_MS, () => stream.close(reason));
     return false;
+  }
+
+  onClosing(): void {
+    this.#user.queueClosing();
   }
 
   onClosed(reason: string): void {

@@ -420,3 +420,96 @@ test("growing is told to whoever serves the device; shrinking and outgrowing chi
     await nexus.close();
   });
 });
+
+test("a nexus that is cut off answers no read with data older than its successor acknowledged", () => {
+  withVolume(
+    2,
+    async (volume, replicas, reactor) => {
+      const [, remote] = replicas as [SimReplica, SimReplica];
+      const former = await volume.open();
+      const formerHost = new SimHost(former);
+      expect(await formerHost.write(0, block(1))).toBe(IoStatus.OK);
+      expect((await formerHost.read(0, 4096)).bytes).toEqual(block(1));
+      remote.cut();
+      const cutNs = reactor.now;
+      // Old data may be read for as long as nobody has acknowledged newer data.
+      let acknowledgedNs = Number.POSITIVE_INFINITY;
+      let lastReadNs = 0;
+      let reads = 0;
+      let isOver = false;
+      const reading = async (): Promise<void> => {
+        while (!isOver) {
+          const begunNs = reactor.now;
+          const { status } = await formerHost.read(0, 4096);
+          if (status !== IoStatus.OK) return;
+          expect(begunNs).toBeLessThan(acknowledgedNs);
+          lastReadNs = reactor.now;
+          reads++;
+        }
+      };
+      const read = reading();
+      const next = await volume.open([remote]);
+      const nextHost = new SimHost(next);
+      expect(await nextHost.write(0, block(2))).toBe(IoStatus.OK);
+      acknowledgedNs = reactor.now;
+      await reactor.sleep(10_000);
+      expect((await nextHost.read(0, 4096)).bytes).toEqual(block(2));
+      expect(reads).toBeGreaterThan(10);
+      expect(lastReadNs).toBeLessThan(acknowledgedNs);
+      // It did not take longer than it had to.
+      expect((acknowledgedNs - cutNs) / 1e6).toBeLessThan(2_500);
+      isOver = true;
+      remote.disconnect();
+      await former.close();
+      await read;
+      await next.close();
+    },
+    { local: 0 },
+  );
+});
+
+test("reads need no lease where every healthy child is local, nor the recorder where children answer", () => {
+  withVolume(
+    2,
+    async (volume, replicas, reactor) => {
+      const [local, remote] = replicas as [SimReplica, SimReplica];
+      const nexus = await volume.open();
+      const host = new SimHost(nexus);
+      volume.recorder.down = true;
+      await reactor.sleep(20_000);
+      for (let i = 0; i < 5; i++) {
+        expect((await host.read(0, 4096)).status).toBe(IoStatus.OK);
+        await reactor.sleep(1_500);
+      }
+      volume.recorder.down = false;
+      remote.down = true;
+      expect(await host.write(0, block(3))).toBe(IoStatus.OK);
+      volume.recorder.down = true;
+      await reactor.sleep(20_000);
+      const before = local.reads;
+      expect((await host.read(0, 4096)).bytes).toEqual(block(3));
+      expect(local.reads).toBe(before + 1);
+      volume.recorder.down = false;
+      await nexus.close();
+    },
+    { local: 0 },
+  );
+});
+
+test("a child that does not renew is lost, and reads go on without it", () => {
+  withVolume(
+    2,
+    async (volume, replicas, reactor) => {
+      const [, remote] = replicas as [SimReplica, SimReplica];
+      const nexus = await volume.open();
+      const host = new SimHost(nexus);
+      await reactor.sleep(5_000);
+      remote.down = true;
+      expect((await host.read(0, 4096)).status).toBe(IoStatus.OK);
+      expect(volume.recorder.isHealthy(remote.uri)).toBe(false);
+      expect(nexus.state).toBe("degraded");
+      await nexus.close();
+    },
+    { local: 0 },
+  );
+});

@@ -32,7 +32,10 @@ describe("states and claims", () => {
     const state = { epoch: 2 ** 36, generation: 7, baseGeneration: 3, clean: true };
     expect(encodeState(state).byteLength).toBe(STATE_BYTES);
     expect(decodeState(encodeState(state))).toEqual(state);
-    expect(decodeClaim(encodeClaim(5, NEXUS))).toEqual({ epoch: 5, nexusUuid: NEXUS });
+    for (const isServing of [false, true]) {
+      const claim = { epoch: 5, nexusUuid: NEXUS, isServing };
+      expect(decodeClaim(encodeClaim(5, NEXUS, isServing))).toEqual(claim);
+    }
   });
 
   test("of another form are refused, whatever the bytes are", () => {
