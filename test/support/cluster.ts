@@ -383,9 +383,9 @@ export class Cluster {
     await node.engine.createFault({ id: `disk-of-${pool}`, target, action: { kind: "error" } });
   }
 
-  /** The disk of a pool works again; the engine that had lost it is started anew. */
+  /** The disk of a pool works again, and the pool comes back by itself. */
   async mendDisk(node: ClusterNode, pool: string): Promise<void> {
-    node.killEngine();
+    await node.engine.destroyFault({ id: `disk-of-${pool}` });
     await this.poolIs(pool, "Online");
   }
 

@@ -91,6 +91,7 @@ export class TestShard {
         address: "127.0.0.1",
         nvmfPort: this.port,
         nbdPort: localAddress(this.#nbdFd).port,
+        diskSteadyMs: 40,
       },
       link,
     );

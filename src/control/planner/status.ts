@@ -4,7 +4,7 @@
  * They are honest: what cannot be asked is `Unknown`, whatever it was before, and an unpublished volume
  * is judged by the pools that hold its replicas (mayastor.md 5.3 counts records only).
  */
-import type { ClusterState, EngineNexus, EngineReplica } from "../cluster-state.ts";
+import type { ClusterState, EngineNexus, EnginePool, EngineReplica } from "../cluster-state.ts";
 import type {
   NexusRecord,
   NodeId,
@@ -48,6 +48,11 @@ function statusOfEngine(state: EngineReplica["state"]): PoolStatus {
     case "offline":
       return "Faulted";
   }
+}
+
+/** Of a pool, or a replica in it: nothing in it can be read or written until it is imported anew: its disk failed, or is gone. */
+export function hasFailed({ state }: Pick<EnginePool | EngineReplica, "state">): boolean {
+  return state === "faulted" || state === "offline";
 }
 
 /**

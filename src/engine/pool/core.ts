@@ -193,7 +193,6 @@ export class PoolCore implements JournalHost, StateEffects {
   lose(reason: string): void {
     if (this.#status === "Offline") return;
     this.#stopWrites("Offline", `the disk ${this.bdev.name} is gone: ${reason}`);
-    for (const replica of this.replicas.values()) replica.tell({ kind: "removed", reason });
   }
 
   #stopWrites(status: PoolStatus, reason: string): void {
@@ -203,6 +202,8 @@ export class PoolCore implements JournalHost, StateEffects {
     for (const replica of this.replicas.values()) replica.gate |= Gate.FAULTED;
     this.journal.fail();
     this.ops.onNoSupply(this.refusal());
+    // Whoever uses a replica turns to others now, not at its next write.
+    for (const replica of this.replicas.values()) replica.tell({ kind: "removed", reason });
   }
 
   /** The status of a write to a pool that has failed. */
@@ -223,6 +224,12 @@ export class PoolCore implements JournalHost, StateEffects {
     if (op === IoOp.READ) this.#readErrors++;
     else this.#writeErrors++;
     if (status === IoStatus.DEVICE_GONE) this.lose("it no longer answers");
+    else if (op !== IoOp.READ && (status === IoStatus.DEVICE_IO || status === IoStatus.TIMEOUT)) {
+      // A disk that fails writes, or to flush them, keeps none of its promises from here on. One that
+      // cannot read a block may have all others: whoever asked for that one is told.
+      const error = ioError(status, this.bdev.name).message;
+      this.#stopWrites("Faulted", `a write or flush failed: ${error}`);
+    }
   }
 
   #onCleanFailure(status: IoStatus): void {

@@ -6,6 +6,7 @@
  * devices. The format is described where it is written: superblock.ts, journal-format.ts,
  * checkpoint-format.ts, records.ts, attributes.ts, layout.ts.
  */
+export { type DiskAnswer, deviceAnswer } from "./answer.ts";
 export type { Attributes, ShareProtocol } from "./attributes.ts";
 export {
   type CheckedReplica,

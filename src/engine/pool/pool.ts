@@ -3,6 +3,7 @@ import { TrilithError } from "../../errors.ts";
 import { type Bdev, bdevBytes } from "../bdev/bdev.ts";
 import { isUuid } from "../bdev/uri.ts";
 import type { Reactor } from "../reactor/reactor.ts";
+import { checkDisk, type DiskAnswer, diskAnswer } from "./answer.ts";
 import { type Attributes, checkName, encodeAttributes, mergeAttributes } from "./attributes.ts";
 import type { PoolCore, PoolHealth } from "./core.ts";
 import { must } from "./device.ts";
@@ -97,6 +98,7 @@ export class Pool {
   readonly #closeBdev: boolean;
   readonly #unlisten: () => void;
   #isClosed = false;
+  #checking: Promise<void> = Promise.resolve();
   /** The end of the queue of control operations. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -127,6 +129,28 @@ export class Pool {
   /** Calls `listener` whenever the status changes; returns the function that takes it off. */
   onHealth(listener: (health: PoolHealth) => void): () => void {
     return this.#core.onHealth(listener);
+  }
+
+  /** Asks the disk of a pool that has failed whether it answers again; nothing else writes to it. */
+  diskAnswer(): Promise<DiskAnswer> {
+    return this.#exclusive(() => {
+      if (!this.#core.isFaulted) return Promise.resolve("answers" as const);
+      return diskAnswer(this.#core.device, this.uuid);
+    });
+  }
+
+  /** Reads the superblock: a disk that is gone, or has none any more, faults the pool. Never rejects. */
+  checkDisk(): Promise<void> {
+    if (this.#core.isFaulted || this.#isClosed) return Promise.resolve();
+    this.#checking = checkDisk(this.#core, () => this.#isClosed);
+    return this.#checking;
+  }
+
+  /** The disk has not answered a read for so long (ms): nothing more is sent to it. */
+  diskStalled(forMs: number): void {
+    if (this.#core.isFaulted || this.#isClosed) return;
+    const text = `it has not answered for ${Math.round(forMs / 1000)} s`;
+    this.#core.failMetadata(new Error(text), `the disk ${this.bdev.name}`);
   }
 
   /** True once the pool was exported or destroyed. */
@@ -425,6 +449,7 @@ export class Pool {
   async #close(reason: string, last: () => Promise<void> = () => Promise.resolve()): Promise<void> {
     const core = this.#core;
     this.#unlisten();
+    await this.#checking;
     const replicas = [...core.replicas.values()];
     for (const replica of replicas) await replica.close();
     await core.cleaner.stop();

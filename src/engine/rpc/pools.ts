@@ -13,6 +13,11 @@ export const Pool = v.object({
   state: PoolState,
   /** Why it is not online; empty when it is. */
   stateReason: v.string(),
+  /**
+   * The disk of a pool that has failed: it does not answer, it answers again, or it has done so for
+   * long enough that importing the pool again is worth while. Absent while the pool works.
+   */
+  disk: v.optional(v.picklist(["failed", "answering", "steady"])),
   readErrors: Count,
   writeErrors: Count,
   metadataErrors: Count,
@@ -98,7 +103,7 @@ export const poolRoutes = routes({
   importPool: {
     method: "POST",
     path: "/v1/pools/:name/import",
-    summary: "Opens the pool that a disk holds",
+    summary: "Opens the pool that a disk holds, anew when it is open and has failed",
     params: nameParams,
     body: v.strictObject({ disks: Disks, uuid: v.optional(Uuid) }),
     result: Pool,

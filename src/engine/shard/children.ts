@@ -6,6 +6,7 @@ import { openBdev } from "../bdev/open.ts";
 import { parseBdevUri } from "../bdev/uri.ts";
 import type { ChildDevice } from "../nexus/index.ts";
 import type { Bdevs } from "./bdevs.ts";
+import { hasFailed } from "./pools.ts";
 import { isReplica, remoteLink } from "./remote-link.ts";
 import type { Replicas } from "./replicas.ts";
 import type { ShardContext } from "./shard.ts";
@@ -16,6 +17,10 @@ function openLocal(name: string, bdevs: Bdevs, replicas: Replicas): ChildDevice 
   if (found !== undefined) {
     if (found.replica.kind === "Snapshot") {
       throw new TrilithError("InvalidArgument", `${name} is a snapshot, which cannot be written`);
+    }
+    if (hasFailed(found.pool)) {
+      const { status, reason } = found.pool.health;
+      throw new TrilithError("DeviceGone", `pool ${found.pool.name} is ${status}: ${reason}`);
     }
     const { link, letGo } = replicas.accessTo(found.pool, found.replica).open();
     return { bdev: found.replica, link, isLocal: true, close: async () => letGo() };

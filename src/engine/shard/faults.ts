@@ -120,6 +120,16 @@ export class Faults {
     }
   }
 
+  /** A pool was opened: faults of its disk apply to the device that it is now. */
+  poolOpened(name: string, bdev: Bdev): void {
+    for (const injected of this.#faults.values()) {
+      const { target } = injected.fault.rule;
+      if (target.kind !== "pool" || target.name !== name || injected.point.bdev === bdev) continue;
+      this.#withdraw(injected);
+      injected.point = this.#inject(bdev, injected.fault);
+    }
+  }
+
   /** Ends all faults, so that nothing they keep is in the way of closing. */
   releaseAll(): void {
     for (const [id, injected] of [...this.#faults]) this.#remove(id, injected);

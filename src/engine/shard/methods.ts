@@ -23,6 +23,8 @@ export interface ShardOptions {
   readonly address: string;
   readonly nvmfPort: number;
   readonly nbdPort: number | null;
+  /** How long the disk of a pool that failed has to answer before it is steady. Default: the limit. */
+  readonly diskSteadyMs?: number;
 }
 
 /** Kinds of things that live on one reactor and are found by a key: as they are called in errors. */

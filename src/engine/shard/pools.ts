@@ -12,6 +12,8 @@ import {
 } from "../pool/index.ts";
 import type { Pool as PoolBody, PoolCheck } from "../rpc/pools.ts";
 import { Serial } from "../serial.ts";
+import { DiskCheck } from "./disk-check.ts";
+import { DiskWatch, Flaps } from "./disk-watch.ts";
 import { POOLS_MAX } from "./limits.ts";
 import type { ShardMethods } from "./methods.ts";
 import { openDevice } from "./open-device.ts";
@@ -43,6 +45,9 @@ interface Open {
   readonly pool: Pool;
   /** URI of the disk as it was asked for. */
   readonly disk: string;
+  readonly check: DiskCheck;
+  /** Set while the pool has failed. */
+  watch: DiskWatch | null;
 }
 
 export type PoolState = PoolBody["state"];
@@ -58,16 +63,26 @@ export function poolStateOf(pool: Pool): PoolState {
   return states[pool.health.status];
 }
 
+/** Nothing can be done with it until it is imported anew. */
+export function hasFailed(pool: Pool): boolean {
+  const { status } = pool.health;
+  return status === "Faulted" || status === "Offline";
+}
+
 export class Pools {
+  /** Told of each pool that was opened, and its disk. */
+  onOpened: (pool: Pool) => void = () => {};
   readonly methods: PoolMethods;
   readonly #context: ShardContext;
   readonly #user: PoolUser;
   readonly #open = new Map<string, Open>();
   readonly #serial = new Serial();
+  readonly #flaps: Flaps;
 
   constructor(context: ShardContext, user: PoolUser) {
     this.#context = context;
     this.#user = user;
+    this.#flaps = new Flaps(context.options.diskSteadyMs);
     const serially = <T>(name: string, work: () => Promise<T>): Promise<T> =>
       this.#serial.run(name, work);
     this.methods = {
@@ -165,8 +180,11 @@ export class Pools {
 
   async #import(request: Parameters<PoolMethods["importPool"]>[0]): Promise<PoolBody> {
     const confirmed = this.#confirmed(request);
-    if (confirmed !== undefined) return this.#describe(confirmed);
     const { name, uuid } = request;
+    if (confirmed !== undefined) {
+      if (!hasFailed(confirmed)) return this.#describe(confirmed);
+      await this.#close(name, (pool) => pool.export());
+    }
     return this.#enter(request.disks[0]!, `importing pool ${name}`, (bdev) =>
       importPool(bdev, { name, ...(uuid === undefined ? {} : { uuid }) }),
     );
@@ -189,10 +207,13 @@ export class Pools {
     } finally {
       reactor.activity = "";
     }
-    this.#open.set(pool.name, { pool, disk });
+    const opened: Open = { pool, disk, check: new DiskCheck(this.#context, pool), watch: null };
+    this.#open.set(pool.name, opened);
+    this.onOpened(pool);
     pool.onHealth(({ status, reason }) => {
       this.#context.log("warn", "pool health changed", { pool: pool.name, status, reason });
       if (status === "Online") return;
+      this.#watchFailed(opened);
       const fields = { status: states[status] };
       this.#context.event({
         kind: "pool-faulted",
@@ -201,13 +222,29 @@ export class Pools {
         fields,
       });
     });
+    this.#watchFailed(opened);
     await this.#user.poolOpened(pool);
     return this.#describe(pool);
   }
 
+  /** Begins to look for the disk of a pool that has failed. */
+  #watchFailed(open: Open): void {
+    const { pool, disk } = open;
+    if (!hasFailed(pool) || open.watch !== null || this.#open.get(pool.name) !== open) return;
+    const steadyMs = this.#flaps.failed(pool.uuid, this.#context.reactor.now);
+    open.watch = new DiskWatch(this.#context, pool, disk, steadyMs);
+  }
+
+  async #endWatch(open: Open | undefined): Promise<void> {
+    open?.check.stop();
+    await open?.watch?.stop();
+  }
+
   async #close(name: string, end: (pool: Pool) => Promise<void>): Promise<undefined> {
     const pool = this.get(name);
-    this.#user.assertIdle(pool);
+    // Of a pool that has failed nobody has anything any more.
+    if (!hasFailed(pool)) this.#user.assertIdle(pool);
+    await this.#endWatch(this.#open.get(name));
     await this.#user.poolCloses(pool);
     this.#open.delete(name);
     await end(pool);
@@ -240,12 +277,14 @@ export class Pools {
 
   #describe(pool: Pool): PoolBody {
     const info = pool.info();
+    const watch = this.#open.get(info.name)?.watch ?? null;
     return {
       name: info.name,
       uuid: info.uuid,
       disks: [info.diskUri],
       state: states[info.health.status],
       stateReason: info.health.reason,
+      ...(watch === null ? {} : { disk: watch.state }),
       readErrors: info.health.readErrors,
       writeErrors: info.health.writeErrors,
       metadataErrors: info.health.metadataErrors,
@@ -264,7 +303,12 @@ export class Pools {
 
   /** Exports every pool; front ends and nexuses have ended before. */
   async closeAll(): Promise<void> {
-    await Promise.all([...this.#open.values()].map(({ pool }) => pool.export()));
+    await Promise.all(
+      [...this.#open.values()].map(async (open) => {
+        await this.#endWatch(open);
+        await open.pool.export();
+      }),
+    );
     this.#open.clear();
   }
 }

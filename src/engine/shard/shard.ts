@@ -113,6 +113,7 @@ export class Shard {
     const things = { bdevs: this.#bdevs, replicas: this.#replicas, nexuses: this.#nexuses };
     this.#faults = new Faults(context, things);
     children.onOpened = (uri, bdev) => this.#faults.childOpened(uri, bdev);
+    this.#replicas.pools.onOpened = ({ name, bdev }) => this.#faults.poolOpened(name, bdev);
     this.#stats = new Stats(context, this.#shares, things);
     this.methods = this.#makeMethods();
   }

@@ -5,9 +5,15 @@
 import { afterAll, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type { Volume } from "../../../src/client/types.ts";
-import { Cluster, endClusters, replicaPools, watchVolume } from "../../support/cluster.ts";
+import {
+  Cluster,
+  endClusters,
+  replicaPools,
+  waitUntil,
+  watchVolume,
+} from "../../support/cluster.ts";
 import { type Application, startApplication } from "../../support/cluster-load.ts";
-import { expectSameBytes } from "../../support/cluster-replicas.ts";
+import { enginesMatch, expectSameBytes } from "../../support/cluster-replicas.ts";
 
 const MIB = 1 << 20;
 const POOL_BYTES = 512 * MIB;
@@ -90,6 +96,24 @@ test(
       ({ state }) => state.status === "Online" && state.target == null,
     );
     await expectSameBytes(cluster, uuid);
+
+    // A pool whose disk is not coming back is forgotten although its engine has it open, and closed.
+    await cluster.poolIs("pool-2-a", "Faulted");
+    await cluster.failDisk(one!, "pool-1-b");
+    await cluster.poolIs("pool-1-b", "Faulted");
+    await cluster.rest.deletePool("pool-1-b", {
+      purge: true,
+      accept: true,
+      accept_volume_loss: false,
+      accept_snapshot_loss: false,
+    });
+    const open = () => one!.engine.listPools({});
+    await waitUntil("the pool being closed", open, (pools) =>
+      pools.every(({ name }) => name !== "pool-1-b"),
+    );
+    // One whose disk returns is taken back in, and what was replaced is removed from it.
+    await cluster.mendDisk(two!, "pool-2-a");
+    await enginesMatch(cluster);
   },
   TEST_MS,
 );

@@ -5,7 +5,7 @@ import type { CreatePoolRequest, ForcedRemoval } from "../../control.ts";
 import type { NodeId, PoolId, PoolRecord } from "../../model.ts";
 import { removalChanges, requireAccepted } from "../impact.ts";
 import type { Decision } from "../plan.ts";
-import { nodeStatus } from "../status.ts";
+import { hasFailed, nodeStatus } from "../status.ts";
 import { checkLabels, checkName } from "./arguments.ts";
 import {
   differing,
@@ -106,7 +106,8 @@ export function createPool(
 /**
  * Records that a pool goes. It must be empty (`InUse` otherwise) and its node answer
  * (`FailedPrecondition` otherwise). With `purge` the pool is forgotten with all that is in it, what
- * that costs having been accepted; nothing is asked of its node, which must be away or not have it open.
+ * that costs having been accepted; nothing is asked of its node, which must be away, or have it neither
+ * open nor working.
  */
 export function destroyPool(
   state: ClusterState,
@@ -119,7 +120,7 @@ export function destroyPool(
     throw notFound(nodeId === null ? `pool ${id}` : `pool ${id} on node ${nodeId}`, "pools");
   }
   const status = nodeStatus(state, pool.nodeId);
-  const isOpen = status === "Online" && isPoolOpen(state, pool);
+  const isOpen = status === "Online" && worksFor(state, pool);
   if (force.purge && !isOpen) {
     requireAccepted(state, [id], force, `pool ${id}`);
     const { changes } = removalChanges(state, [id]);
@@ -138,6 +139,13 @@ export function destroyPool(
         : `it cannot be reached; if its disk is lost: trilith delete pool ${id} --purge`,
     );
   }
+  const seen = state.observed.get(pool.nodeId)?.pools.get(id);
+  if (status === "Online" && seen?.uuid === pool.uuid && hasFailed(seen)) {
+    throw precondition(
+      `pool ${id} cannot be wiped: ${seen.stateReason || `it is ${seen.state}`}`,
+      `wait until its disk works again; if it is lost: trilith delete pool ${id} --purge`,
+    );
+  }
   if (pool.status === "Creating" && status !== "Online") {
     // It may have been made: its disk then carries an empty pool that can be imported or overwritten.
     return { changes: [remove("pools", id, pool.revision)], events: [] };
@@ -151,9 +159,10 @@ export function destroyPool(
   return { changes: [put("pools", { ...pool, status: "Deleting" })], events: [] };
 }
 
-/** The engine of its node has this pool open. */
-function isPoolOpen(state: ClusterState, { id, uuid, nodeId }: PoolRecord): boolean {
-  return state.observed.get(nodeId)?.pools.get(id)?.uuid === uuid;
+/** The engine of its node has this pool open, and it has not failed. */
+function worksFor(state: ClusterState, { id, uuid, nodeId }: PoolRecord): boolean {
+  const seen = state.observed.get(nodeId)?.pools.get(id);
+  return seen?.uuid === uuid && !hasFailed(seen);
 }
 
 /** Replica snapshots that are recorded in a pool. */

@@ -8,6 +8,7 @@ import type { EngineNexus, EngineReplica, ObservedNode } from "../../cluster-sta
 import type { Uuid, VolumeRecord } from "../../model.ts";
 import type { Work } from "../plan.ts";
 import type { Planning } from "./planning.ts";
+import { planStrayPool } from "./pools.ts";
 import { destruction } from "./replicas.ts";
 import { engine, work } from "./steps.ts";
 
@@ -16,6 +17,10 @@ export function planGarbage(p: Planning): Work[] {
   const works: Work[] = [];
   for (const node of p.state.observed.values()) {
     if (node.status !== "Online") continue;
+    for (const name of node.pools.keys()) {
+      const next = p.stored.pools.has(name) ? null : planStrayPool(p, node.id, name);
+      if (next !== null) works.push(next);
+    }
     for (const replica of node.replicas.values()) {
       const next = p.stored.replicas.has(replica.uuid) ? null : orphanReplica(p, node, replica);
       if (next !== null) works.push(next);

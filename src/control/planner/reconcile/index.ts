@@ -15,7 +15,7 @@ import { planGarbage, planOrphan } from "./garbage.ts";
 import { planNexus } from "./nexuses.ts";
 import { planNode } from "./nodes.ts";
 import { type Failures, noFailures, Planning } from "./planning.ts";
-import { planPool } from "./pools.ts";
+import { planOrphanPool, planPool } from "./pools.ts";
 import { planReplica } from "./replicas.ts";
 import { planSnapshot } from "./snapshots.ts";
 import { planOrphanStandbys, planStandbys, standbysByVolume } from "./standby.ts";
@@ -43,7 +43,7 @@ function planOne(p: Planning, subject: string): Work | null {
     }
     case "pool": {
       const pool = stored.pools.get(key);
-      return pool === undefined ? null : planPool(p, pool);
+      return pool === undefined ? planOrphanPool(p, key) : planPool(p, pool);
     }
     case "replica": {
       const replica = stored.replicas.get(key);

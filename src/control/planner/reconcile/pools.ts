@@ -1,6 +1,8 @@
 /** Pools: made, imported when their node is back, destroyed. */
-import type { PoolRecord } from "../../model.ts";
+import type { EnginePool } from "../../cluster-state.ts";
+import type { NodeId, PoolRecord } from "../../model.ts";
 import type { Work } from "../plan.ts";
+import { hasFailed } from "../status.ts";
 import { CREATE_PATIENCE_MS } from "./limits.ts";
 import { isDefinite, type Planning, type SubjectFailure } from "./planning.ts";
 import { engine, event, givingUp, put, remove, store, work } from "./steps.ts";
@@ -17,6 +19,8 @@ const NO_SUCH_POOL = [
 ];
 
 export function planPool(p: Planning, pool: PoolRecord): Work | null {
+  const stray = planStrayPool(p, pool.nodeId, pool.id);
+  if (stray !== null) return stray;
   switch (pool.status) {
     case "Creating":
       return creating(p, pool);
@@ -25,6 +29,28 @@ export function planPool(p: Planning, pool: PoolRecord): Work | null {
     case "Deleting":
       return deleting(p, pool);
   }
+}
+
+/**
+ * A pool that was forgotten when it had failed is still open on its node: it is closed, which leaves
+ * its disk as it is and free for other use.
+ */
+export function planStrayPool(p: Planning, nodeId: NodeId, name: string): Work | null {
+  const seen = p.online(nodeId)?.pools.get(name);
+  if (seen === undefined || !hasFailed(seen)) return null;
+  for (const { uuid } of p.stored.pools.values()) if (uuid === seen.uuid) return null;
+  const call = { method: "exportPool", input: { name } } as const;
+  const reason = "nobody knows it, and its disk has failed";
+  return work(`pool/${name}`, engine(nodeId, call, reason, ["NotFound"]));
+}
+
+/** As `planStrayPool`, on whatever node it is. */
+export function planOrphanPool(p: Planning, name: string): Work | null {
+  for (const id of p.state.observed.keys()) {
+    const stray = planStrayPool(p, id, name);
+    if (stray !== null) return stray;
+  }
+  return null;
 }
 
 function creating(p: Planning, pool: PoolRecord): Work | null {
@@ -92,15 +118,9 @@ function created(p: Planning, pool: PoolRecord): Work | null {
         `node ${pool.nodeId} has another pool of this name open (${observed.uuid})`,
         "export that pool or rename it, so that the right one can be imported",
       );
-    } else if (observed.state !== "online") {
-      p.warn(
-        "critical",
-        subject,
-        `the pool is ${observed.state}: ${observed.stateReason}`,
-        `check the disk ${pool.disks.join(", ")} on ${pool.nodeId} (smartctl, dmesg); once it works again, restart trilith-engine there`,
-      );
+      return null;
     }
-    return null;
+    return observed.state === "online" ? null : failing(p, pool, observed);
   }
   const failure = p.failures.get(subject);
   if (failure !== undefined) {
@@ -114,6 +134,39 @@ function created(p: Planning, pool: PoolRecord): Work | null {
   }
   const input = { name: pool.id, disks: [...pool.disks], uuid: pool.uuid };
   const reason = "the node is there and its pool is not open";
+  return work(subject, engine(pool.nodeId, { method: "importPool", input }, reason));
+}
+
+/**
+ * A pool that is open and does not work as it should: an operator is told; it is opened anew when its
+ * disk has answered for so long that this is worth while. What was replaced meanwhile is garbage then.
+ */
+function failing(p: Planning, pool: PoolRecord, observed: EnginePool): Work | null {
+  const subject = `pool/${pool.id}`;
+  const disk = `the disk ${pool.disks.join(", ")} on ${pool.nodeId}`;
+  const { state, stateReason } = observed;
+  if (!hasFailed(observed)) {
+    p.warn(
+      "critical",
+      subject,
+      `the pool is ${state}: ${stateReason}`,
+      `check ${disk} (smartctl, dmesg)`,
+    );
+    return null;
+  }
+  const lost = `if it is lost for good: trilith delete pool ${pool.id} --purge`;
+  const isAnswering = observed.disk === "answering" || observed.disk === "steady";
+  p.warn(
+    "critical",
+    subject,
+    `the pool is ${state}: ${stateReason}${isAnswering ? "; its disk answers again" : ""}`,
+    isAnswering
+      ? "nothing: it is imported again when the disk has answered for a while"
+      : `check ${disk} (smartctl, dmesg); once it works again the pool is imported by itself; ${lost}`,
+  );
+  if (observed.disk !== "steady") return null;
+  const input = { name: pool.id, disks: [...pool.disks], uuid: pool.uuid };
+  const reason = "its disk answers again";
   return work(subject, engine(pool.nodeId, { method: "importPool", input }, reason));
 }
 

@@ -3,6 +3,7 @@ import type { ClusterState } from "../../cluster-state.ts";
 import type { NexusRecord, NodeId, ReplicaRecord, Uuid } from "../../model.ts";
 import { deviceBytes } from "../capacity.ts";
 import type { EngineCall, Work } from "../plan.ts";
+import { hasFailed } from "../status.ts";
 import { CREATE_PATIENCE_MS } from "./limits.ts";
 import { isRefused, type Planning } from "./planning.ts";
 import { engine, event, givingUp, put, remove, store, work } from "./steps.ts";
@@ -86,7 +87,7 @@ function creating(p: Planning, replica: ReplicaRecord): Work | null {
 
 function created(p: Planning, replica: ReplicaRecord): Work | null {
   const observed = p.replica(replica);
-  if (observed === undefined) return null;
+  if (observed === undefined || hasFailed(observed)) return null;
   const { uuid, nodeId, allowedHosts } = replica;
   const subject = `replica/${uuid}`;
   const served = servedTo(observed);
@@ -122,7 +123,8 @@ function deleting(p: Planning, replica: ReplicaRecord): Work | null {
     [event("Replica", "Delete", uuid, nodeId)],
   );
   if (pool === undefined || !p.stored.nodes.has(nodeId)) return work(subject, forget);
-  if (p.pool(pool) === undefined || isUsed(p, replica)) return null;
+  const open = p.pool(pool);
+  if (open === undefined || hasFailed(open) || isUsed(p, replica)) return null;
   return work(subject, destruction(nodeId, uuid, "it is to be deleted"), forget);
 }
 

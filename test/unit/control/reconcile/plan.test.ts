@@ -185,22 +185,53 @@ describe("pools", () => {
     expect(work?.failure).toMatchObject({ code: "InUse" });
   });
 
-  test("that have stopped are told of, and left for their operator to look at", () => {
-    const stopped = (poolState: "faulted" | "offline" | "degraded") => {
-      const pool = poolRecord("p", "n1");
-      return stateOf(
-        [
-          { table: "nodes", put: nodeRecord("n1") },
-          { table: "pools", put: pool },
-        ],
-        [seenNode("n1", { pools: [{ ...seenPool(pool), state: poolState }] })],
+  describe("that have failed", () => {
+    const pool = poolRecord("p", "n1");
+    const failed = (seen: Parameters<typeof seenPool>[1], records: readonly Change[]) =>
+      stateOf(
+        [{ table: "nodes", put: nodeRecord("n1") }, ...records],
+        [seenNode("n1", { pools: [seenPool(pool, seen)] })],
       );
-    };
-    for (const poolState of ["faulted", "offline"] as const) {
-      const { work, warnings } = planFor(stopped(poolState), "pool/p");
-      expect(work).toBeNull();
-      expect(warnings).toMatchObject([{ severity: "critical" }]);
-    }
+    const known: readonly Change[] = [{ table: "pools", put: pool }];
+
+    test("are told of, and opened anew when their disk has answered for long enough", () => {
+      for (const state of ["faulted", "offline"] as const) {
+        for (const disk of ["failed", "answering"] as const) {
+          const { work, warnings } = planFor(failed({ state, disk }, known), "pool/p");
+          expect(work).toBeNull();
+          expect(warnings).toMatchObject([{ severity: "critical" }]);
+          expect(warnings[0]!.message.includes("answers again")).toBe(disk === "answering");
+        }
+        const { work } = planFor(failed({ state, disk: "steady" }, known), "pool/p");
+        expect(work?.steps).toMatchObject([
+          { call: { method: "importPool", input: { name: "p", uuid: pool.uuid } } },
+        ]);
+      }
+      // One that an older engine reports is left to its operator.
+      expect(planFor(failed({ state: "faulted" }, known), "pool/p").work).toBeNull();
+      expect(planFor(failed({ state: "degraded" }, known), "pool/p").work).toBeNull();
+    });
+
+    test("are closed when they were forgotten, also under the name of another", () => {
+      const words_ = (records: readonly Change[], seen: Parameters<typeof seenPool>[1]) =>
+        words(planFor(failed(seen, records), "pool/p").work?.steps);
+      const another = poolRecord("p", "n1", { uuid: "of-another", status: "Creating" });
+      expect(words_([], { state: "faulted" })).toEqual(["n1 exportPool"]);
+      expect(plan(failed({ state: "faulted" }, [])).works).toMatchObject([{ subject: "pool/p" }]);
+      expect(words_([{ table: "pools", put: another }], { state: "faulted" })).toEqual([
+        "n1 exportPool",
+      ]);
+      // One that works may be anybody's.
+      expect(words_([], { state: "online" })).toEqual([]);
+    });
+
+    test("keep what is to be deleted in them until they are back", () => {
+      const gone = replicaRecord(id(10), null, "p", { nodeId: "n1", status: "Deleting" });
+      const records = [...known, { table: "replicas", put: gone } as const];
+      const subject = `replica/${gone.uuid}`;
+      expect(planFor(failed({ state: "faulted" }, records), subject).work).toBeNull();
+      expect(planFor(failed({}, records), subject).work).not.toBeNull();
+    });
   });
 
   test("that exist are imported, never made", () => {

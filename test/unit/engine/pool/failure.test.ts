@@ -35,21 +35,75 @@ const ringOf = (pool: Pool, copy: 0 | 1) => pool.core.superblock.rings[copy]![0]
 const isIn = (offset: number, extent: { offset: number; bytes: number }) =>
   offset >= extent.offset && offset < extent.offset + extent.bytes;
 
-test("errors of the disk reach the host and are counted, and the pool goes on", () => {
+test("read errors reach the host and are counted, and the pool goes on", () => {
   withReactor(async (reactor) => {
     const { disk, pool, r } = await setUp(reactor);
     const probe = probeBdev(r);
     disk.failure = (op) => (op === IoOp.READ ? IoStatus.DEVICE_IO : IoStatus.OK);
     expect((await probe.read(0, 512)).status).toBe(IoStatus.DEVICE_IO);
     expect((await probe.read(0, 2 * C)).status).toBe(IoStatus.DEVICE_IO);
-    disk.failure = (op) => (op === IoOp.WRITE ? IoStatus.TIMEOUT : IoStatus.OK);
-    expect(await probe.write(0, pattern(512, 2))).toBe(IoStatus.TIMEOUT);
     disk.failure = () => IoStatus.OK;
-    expect(pool.health).toMatchObject({ status: "Online", readErrors: 2, writeErrors: 1 });
+    expect(pool.health).toMatchObject({ status: "Online", readErrors: 2, writeErrors: 0 });
     expect(await probe.write(0, pattern(512, 2))).toBe(IoStatus.OK);
     expect(await probe.write(5 * C, pattern(512, 2))).toBe(IoStatus.OK);
     await expectSound(pool);
     await pool.export();
+  });
+});
+
+test("a write or flush that fails faults the pool at once, and its users are told", () => {
+  withReactor(async (reactor) => {
+    for (const failing of [IoOp.WRITE, IoOp.FLUSH]) {
+      const { disk, pool, r } = await setUp(reactor);
+      const probe = probeBdev(r);
+      const told: string[] = [];
+      r.listen(({ kind }) => told.push(kind));
+      disk.failure = (op) => (op === failing ? IoStatus.TIMEOUT : IoStatus.OK);
+      const status =
+        failing === IoOp.WRITE
+          ? await probe.write(0, pattern(512, 2))
+          : await probe.control(failing);
+      expect(status).toBe(IoStatus.TIMEOUT);
+      expect(pool.health).toMatchObject({ status: "Faulted", writeErrors: 1 });
+      expect(told).toEqual(["removed"]);
+      // What the disk says later changes nothing: its pool has to be imported again.
+      disk.failure = () => IoStatus.OK;
+      expect(await probe.write(0, pattern(512, 2))).toBe(IoStatus.DEVICE_IO);
+      expect(await pool.diskAnswer()).toBe("answers");
+      await pool.export();
+      const again = await importPool(disk, { closeBdev: false });
+      expect((await probeBdev(again.get(r.uuid)).read(0, C)).bytes).toEqual(pattern(C, 1));
+      await again.export();
+    }
+  });
+});
+
+test("a disk that nobody uses is looked at: one that is gone, another's, or silent has failed", () => {
+  withReactor(async (reactor) => {
+    const ways: readonly ((setting: Setting) => Promise<void> | void)[] = [
+      ({ disk }) => {
+        disk.failure = () => IoStatus.DEVICE_IO;
+      },
+      ({ disk }) => {
+        for (const offset of [0, 1 << 20]) disk.image.fill(0, offset, offset + 4096);
+      },
+      ({ pool }) => pool.diskStalled(31_000),
+    ];
+    for (const fail of ways) {
+      const setting = await setUp(reactor);
+      const { disk, pool, r } = setting;
+      const told: string[] = [];
+      r.listen(({ kind }) => told.push(kind));
+      await pool.checkDisk();
+      expect(pool.health.status).toBe("Online");
+      await fail(setting);
+      await pool.checkDisk();
+      expect(pool.health.status).toBe("Faulted");
+      expect(told).toEqual(["removed"]);
+      expect(await probeBdev(r).write(0, pattern(512, 2))).toBe(IoStatus.DEVICE_IO);
+      disk.failure = () => IoStatus.OK;
+      await pool.export();
+    }
   });
 });
 

@@ -282,6 +282,10 @@ describe("destruction of a pool", () => {
       { table: "volumes", remove: uuid },
       { table: "replicas", remove: [...cluster.stored.replicasOfVolume.get(uuid)!][0]! },
     );
+    const engine = cluster.engines.get("node-1")!.pools.get("pool-1")!;
+    engine.state = "faulted";
+    expect(refusal(() => destroy()).remedy).toContain("trilith delete pool pool-1 --purge");
+    engine.state = "online";
     destroy("node-1");
     expect(cluster.stored.pools.get("pool-1")?.status).toBe("Deleting");
     expect(destroy()).toEqual(nothing);
@@ -318,6 +322,9 @@ describe("destruction of a pool", () => {
     const destroy = (force: typeof purge) =>
       cluster.run((state) => destroyPool(state, "pool-1", null, force));
     expect(refusal(() => destroy(purge)).code).toBe("InUse"); // Its node has it: nothing to force.
+    // It is open and has failed: nobody can read it, and its losses are to be accepted.
+    cluster.engines.get("node-1")!.pools.get("pool-1")!.state = "faulted";
+    expect(refusal(() => destroy(purge)).code).toBe("FailedPrecondition");
     // Its disk is lost, or cannot be imported: its node answers, and will never have it again.
     cluster.engines.get("node-1")!.pools.delete("pool-1");
     expect(refusal(() => destroy(gently)).remedy).toContain("trilith delete pool pool-1 --purge");
