@@ -245,7 +245,7 @@ export class Cluster {
 
   close(): void {
     for (const machine of this.machines) machine.close();
-    this.world.run(0);
+    this.world.drain();
     rmSync(this.#folder, { recursive: true, force: true });
   }
 }

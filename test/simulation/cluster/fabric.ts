@@ -123,6 +123,7 @@ class TargetController {
   /** Commands under way, by number. */
   readonly #executing = new Set<number>();
   readonly #fences: { readonly waitsFor: Set<number>; readonly done: () => void }[] = [];
+  readonly #endListeners: ((isByHost: boolean) => void)[] = [];
   #number = 0;
   #isEnded = false;
   lastSeenMs: number;
@@ -147,7 +148,10 @@ class TargetController {
     this.denied = subsystem.namespace.reservations.deniedTo(host.id);
     subsystem.controllers.set(this.id, this as unknown as Controller);
     this.lastSeenMs = process.world.nowMs;
-    connection.onClosed(process, (reason) => this.end(reason));
+    connection.onClosed(process, (reason) => {
+      this.#tellEnd(true);
+      this.end(reason);
+    });
     this.#watch();
   }
 
@@ -166,9 +170,18 @@ class TargetController {
     this.#connection.send(this.#process, () => this.onFacts(facts));
   }
 
+  onEnd(listener: (isByHost: boolean) => void): void {
+    this.#endListeners.push(listener);
+  }
+
+  #tellEnd(isByHost: boolean): void {
+    for (const tell of this.#endListeners.splice(0)) tell(isByHost);
+  }
+
   end(reason: string): void {
     if (this.#isEnded) return;
     this.#isEnded = true;
+    this.#tellEnd(false);
     this.#connection.close(this.#process, reason);
     this.#leaveWhenIdle();
   }
@@ -304,6 +317,7 @@ class TargetController {
       opcode,
       hostNqn: this.hostNqn,
       hostId: this.hostId,
+      association: this,
       data,
       room,
       endFormerControllers: () => this.subsystem.endOthers(this as unknown as Controller),
@@ -387,6 +401,8 @@ export class Association {
   facts: NamespaceFacts;
   /** Called once when it is lost; commands without answer never get one. */
   onLost: (reason: string) => void = () => {};
+  /** Called before that, while the other side cannot have heard of it. */
+  onClosing: () => void = () => {};
   onFacts: (facts: NamespaceFacts) => void = () => {};
   #number = 0;
   #isOver = false;
@@ -462,6 +478,7 @@ export class Association {
     this.#isOver = true;
     for (const { timer } of this.#sent.values()) timer.cancel();
     this.#sent.clear();
+    this.onClosing();
     this.#connection.close(this.#process, reason);
     this.onLost(reason);
   }

@@ -99,6 +99,7 @@ class RemoteDevice implements NvmfBdev {
   readonly #settings: NvmfSettings;
   readonly #listeners = new BdevListeners();
   readonly #stateListeners = new Set<(state: NvmfState, reason: string) => void>();
+  readonly #lossListeners: (() => void)[] = [];
   /** Requests and control commands under way: what ends them when the association is lost. */
   readonly #underWay = new Set<() => void>();
   #association: Association;
@@ -134,6 +135,9 @@ class RemoteDevice implements NvmfBdev {
 
   #adopt(association: Association): void {
     this.#association = association;
+    association.onClosing = () => {
+      for (const listener of this.#lossListeners) listener();
+    };
     association.onLost = (reason) => this.#lost(reason);
     association.onFacts = (facts) => this.#read(facts);
     this.#read(association.facts);
@@ -285,6 +289,10 @@ class RemoteDevice implements NvmfBdev {
 
   listen(listener: BdevListener): () => void {
     return this.#listeners.add(listener);
+  }
+
+  listenLoss(listener: () => void): void {
+    this.#lossListeners.push(listener);
   }
 
   listenState(listener: (state: NvmfState, reason: string) => void): () => void {

@@ -42,6 +42,8 @@ function optionsOf(seed: number): ClusterOptions {
 }
 
 export interface RunOptions {
+  /** How long there are troubles; by default the seed says. */
+  readonly troubleMs?: number;
   /** Told of every note as it is made. */
   readonly onNote?: (line: string) => void;
 }
@@ -53,7 +55,7 @@ export function runSeed(seed: number, options: RunOptions = {}): RunResult {
   world.onNote = options.onNote ?? null;
   const restore = world.install();
   try {
-    return run(cluster);
+    return run(cluster, options.troubleMs);
   } catch (error) {
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     throw new Violation(text, world.notes);
@@ -63,12 +65,13 @@ export function runSeed(seed: number, options: RunOptions = {}): RunResult {
   }
 }
 
-function run(cluster: Cluster): RunResult {
+function run(cluster: Cluster, givenMs: number | undefined): RunResult {
   const { world } = cluster;
   cluster.form();
   for (const { workload } of cluster.volumes) world.enter(cluster.host, () => workload.start());
   world.run(2_000);
-  const troubleMs = LEAST_TROUBLE_MS + world.random.next() * MORE_TROUBLE_MS;
+  const seedMs = LEAST_TROUBLE_MS + world.random.next() * MORE_TROUBLE_MS;
+  const troubleMs = givenMs ?? seedMs;
   beginTroubles(cluster, troubleMs);
   world.run(troubleMs);
   endTroubles(cluster);

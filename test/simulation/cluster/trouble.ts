@@ -111,16 +111,6 @@ function jumpClock(cluster: Cluster, machine: Machine): void {
   machine.jumpClock(byMs);
 }
 
-function powerLoss(cluster: Cluster, machine: Machine): void {
-  if (!machine.isOn || !cluster.mayLose(machine)) return;
-  machine.losePower();
-  later(cluster, awayMs(cluster), () => {
-    machine.powerUp();
-    machine.startEngine();
-    machine.startControl();
-  });
-}
-
 const troubles: readonly { readonly weight: number; readonly trouble: Trouble }[] = [
   { weight: 4, trouble: killEngine },
   { weight: 3, trouble: killControl },
@@ -131,7 +121,6 @@ const troubles: readonly { readonly weight: number; readonly trouble: Trouble }[
   { weight: 2, trouble: badNetwork },
   { weight: 1, trouble: slowDisk },
   { weight: 1, trouble: jumpClock },
-  { weight: 3, trouble: powerLoss },
 ];
 
 /** Has troubles come for so long. */

@@ -210,6 +210,12 @@ export class World {
     }
   }
 
+  /** Runs what is left to do now, whatever has failed; the world has ended. */
+  drain(): void {
+    this.#failure = null;
+    this.run(0);
+  }
+
   /** Lets time pass until a promise settles; its outcome. */
   await<T>(promise: Promise<T>, durationMs: number, what: string): T {
     let outcome: { value: T } | { error: unknown } | null = null;
