@@ -64,6 +64,9 @@ const packages = {
     { name: "shellcheck", file: ["/usr/bin/shellcheck"], for: "checking install.sh" },
     { name: "systemd", file: ["/usr/bin/systemd-analyze"], for: "checking the units" },
     { name: "umoci", file: ["/usr/bin/umoci"], for: "the container image" },
+    { name: "e2fsprogs", file: ["/sbin/mkfs.ext4"], for: "file systems on volumes" },
+    { name: "xfsprogs", file: ["/sbin/mkfs.xfs", "/usr/sbin/mkfs.xfs"], for: "the same" },
+    { name: "btrfs-progs", file: ["/bin/btrfs", "/usr/bin/btrfs"], for: "the same" },
   ],
   "--nightly": [
     { name: "debootstrap", file: ["/usr/sbin/debootstrap"], for: "a Debian machine to install on" },

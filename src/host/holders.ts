@@ -14,9 +14,11 @@ export interface Holder {
   readonly what: string;
 }
 
-/** What is held: a file system by its device number, a block device by its own, both as `major:minor`. */
+/** What is held: a mount, a file system, a block device. */
 export interface Held {
-  /** `major:minor` of the mounts in question. */
+  /** One mount by its id, whatever other mounts the file system has. */
+  readonly mountId?: number;
+  /** `major:minor` of the file system, in whichever mounts. */
   readonly mounted?: string;
   /** `major:minor` of the block device. */
   readonly device?: string;
@@ -40,6 +42,12 @@ export async function blockDeviceNumber(path: string): Promise<string | null> {
   }
 }
 
+/** True when using a file below this mount keeps busy what is asked about. */
+function isHeldBy(held: Held, mount: Mount | undefined): boolean {
+  if (mount === undefined) return false;
+  return mount.id === held.mountId || mount.device === held.mounted;
+}
+
 /** Processes come and go while they are looked at: what cannot be read any more is not there. */
 async function ifThere<T>(read: Promise<T>): Promise<T | null> {
   try {
@@ -57,10 +65,10 @@ async function heldFile(
 ): Promise<string | null> {
   const target = await ifThere(readlink(`/proc/${pid}/fd/${descriptor}`));
   if (target === null || !target.startsWith("/")) return null;
-  if (held.mounted !== undefined) {
+  if (held.mounted !== undefined || held.mountId !== undefined) {
     const info = await ifThere(readFile(`/proc/${pid}/fdinfo/${descriptor}`, "utf8"));
     const mountId = Number(/^mnt_id:\s+(\d+)/m.exec(info ?? "")?.[1] ?? -1);
-    if (mounts.get(mountId)?.device === held.mounted) return `has ${target} open`;
+    if (isHeldBy(held, mounts.get(mountId))) return `has ${target} open`;
   }
   // A device node is not part of the file system on it, and looking at it waits for nothing.
   if (held.device === undefined || !target.startsWith("/dev/")) return null;
@@ -68,17 +76,17 @@ async function heldFile(
   return number === held.device ? `has ${target} open` : null;
 }
 
-/** True when a path lies in one of the mounts, and in no other mount below it. */
-function liesIn(path: string, mounts: readonly Mount[], device: string): boolean {
-  let innermost: Mount | null = null;
+/** The mount that a path lies in. */
+function mountAround(path: string, mounts: readonly Mount[]): Mount | undefined {
+  let innermost: Mount | undefined;
   for (const mount of mounts) {
     const inside =
       path === mount.path || path.startsWith(mount.path === "/" ? "/" : `${mount.path}/`);
-    if (inside && (innermost === null || mount.path.length >= innermost.path.length)) {
+    if (inside && (innermost === undefined || mount.path.length >= innermost.path.length)) {
       innermost = mount;
     }
   }
-  return innermost?.device === device;
+  return innermost;
 }
 
 async function useOf(pid: number, held: Held, ownNamespace: string | null): Promise<string | null> {
@@ -89,16 +97,15 @@ async function useOf(pid: number, held: Held, ownNamespace: string | null): Prom
     const file = await heldFile(pid, descriptor, held, byId);
     if (file !== null) return file;
   }
-  if (held.mounted === undefined) return null;
   for (const [link, verb] of [
     ["cwd", "works in"],
     ["exe", "runs"],
     ["root", "has as its root"],
   ] as const) {
     const path = await ifThere(readlink(`/proc/${pid}/${link}`));
-    if (path !== null && liesIn(path, mounts, held.mounted)) return `${verb} ${path}`;
+    if (path !== null && isHeldBy(held, mountAround(path, mounts))) return `${verb} ${path}`;
   }
-  const elsewhere = mounts.find((mount) => mount.device === held.mounted);
+  const elsewhere = mounts.find(({ device }) => device === held.mounted);
   if (elsewhere === undefined) return null;
   const namespace = await ifThere(readlink(`/proc/${pid}/ns/mnt`));
   return namespace === null || namespace === ownNamespace

@@ -113,7 +113,7 @@ async function unmountTop(run: RunCommand, mount: Mount): Promise<void> {
   if (result.status === 0) return;
   // Somebody else may have done it meanwhile.
   if (!(await readMounts()).some(({ id }) => id === mount.id)) return;
-  if (BUSY.test(result.said)) throw await busyError(mount.path, { mounted: mount.device });
+  if (BUSY.test(result.said)) throw await busyError(mount.path, { mountId: mount.id });
   throw commandFailed(command, result, "look at the kernel's log");
 }
 
