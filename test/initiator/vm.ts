@@ -55,8 +55,8 @@ const KERNEL_ARGUMENTS = [
   "no_timer_check random.trust_cpu=on audit=0 selinux=0 apparmor=0 nvme_core.multipath=Y",
 ].join(" ");
 
-/** Where a guest has the product's executable, see `Guest.install`. */
-const EXECUTABLE = "/bin/trilith";
+/** Where a guest has the product's executable, see `Guest.install`; `trilith` is guest/trilith.sh. */
+const EXECUTABLE = "/opt/trilith/trilith";
 
 /** What the kernel says when I/O failed, data was damaged, something hung, or it stumbled itself. */
 const COMPLAINT = new RegExp(
@@ -236,6 +236,7 @@ function overlay(uuid: string): readonly Uint8Array[] {
   archive.file("init", source("init.sh"), 0o755);
   archive.file("host/lane.sh", source("lane.sh"), 0o755);
   archive.file("host/functions.sh", source("functions.sh"));
+  archive.file("bin/trilith", source("trilith.sh"), 0o755);
   archive.file("etc/nvme/hostnqn", `${hostNqnOf(uuid)}\n`);
   archive.file("etc/nvme/hostid", `${uuid}\n`);
   return archive.finish();
