@@ -266,6 +266,7 @@ function listCommand(context: CliContext): Command {
 
 interface AgentCliOptions extends StateOptions, LogCliOptions, Partial<GlobalOptions> {
   readonly stopOnStdinEnd?: true;
+  readonly stayConnected?: true;
 }
 
 /** Clients for each address of a list: the agent outlives the node that it asks. */
@@ -293,9 +294,14 @@ async function runAgent(context: CliContext, cli: AgentCliOptions): Promise<void
   agent.keep();
   notifySystemd("READY=1");
   const reason = await ending;
-  log("info", "host agent stops; connections stay", { reason });
+  log("info", "host agent stops", { reason });
   notifySystemd("STOPPING=1");
+  const mayRelease = agent.isKeeper && cli.stayConnected !== true;
   agent.close();
+  if (!mayRelease) return;
+  for (const [volume, users] of await agent.release()) {
+    log("info", "stays connected: it is in use", { volume, by: users.join("; ") });
+  }
 }
 
 function agentCommand(context: CliContext): Command {
@@ -303,8 +309,10 @@ function agentCommand(context: CliContext): Command {
     .description(
       "Keeps this host connected to the volumes that `trilith host connect` was called for: over all\n" +
         "of their paths, wherever they move. Give --rest (or TRILITH_REST) several addresses, parted by\n" +
-        "commas, so that it can ask another node when one is away.",
+        "commas, so that it can ask another node when one is away. When it is told to stop it disconnects\n" +
+        "what nothing uses, so that a host that shuts down leaves no connection to be found dead.",
     )
+    .option("--stay-connected", "leave all connections as they are when it is told to stop")
     .addOption(stateOption())
     .addOption(new Option("--stop-on-stdin-end").hideHelp());
   return addLogOptions(command).action(async (_own: object, called: Command) =>

@@ -125,6 +125,24 @@ export class Agent implements HostAgent {
     await this.#removeAll(nqn, new Set());
   }
 
+  /**
+   * Ends the connections of the state file that nothing uses, for the shutdown of the machine: targets need
+   * not find out by themselves. They stay wanted. Returns those that are in use, and why, by volume.
+   */
+  async release(): Promise<ReadonlyMap<string, readonly string[]>> {
+    const { kernel, stateFile } = this.#options;
+    const kept = new Map<string, readonly string[]>();
+    const work = readState(stateFile).volumes.map(async ({ nqn, volumeUuid }) => {
+      const disk = diskOf(kernel.view(), nqn, volumeUuid);
+      const users = disk === undefined ? [] : kernel.users(disk.name);
+      if (users.length > 0) kept.set(volumeUuid, users);
+      else await this.#removeAll(nqn, new Set());
+    });
+    const failed = (await Promise.allSettled(work)).find(({ status }) => status === "rejected");
+    if (failed?.status === "rejected") throw failed.reason;
+    return kept;
+  }
+
   async list(): Promise<readonly ConnectedVolume[]> {
     const view = this.#options.kernel.view();
     const wanted = readState(this.#options.stateFile).volumes;
