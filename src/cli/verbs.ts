@@ -56,6 +56,12 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./create.ts")).createCommand,
   },
   {
+    name: "csi",
+    summary: "run the CSI driver of a Kubernetes node",
+    usesApi: true,
+    load: async () => (await import("./csi.ts")).csiCommand,
+  },
+  {
     name: "delete",
     summary: "delete volumes, snapshots, pools and nodes",
     usesApi: true,

@@ -10,6 +10,7 @@ import type {
   ClusterStatus,
   CreatePoolBody,
   CreateVolumeBody,
+  Labels,
   Node,
   Page,
   Pool,
@@ -106,6 +107,9 @@ export function restClient(options: HttpOptions) {
     expandPool: (id: string) => call<Pool>("PUT", path`/pools/${id}/expand`),
 
     volumes: () => all<Volume>("/volumes", {}, VOLUMES_PER_PAGE),
+    /** One page, from an offset; `perPage` 0: all from there on. */
+    volumesPage: (from: number, perPage: number) =>
+      get<Page<Volume>>("/volumes", { max_entries: perPage, starting_token: from }),
     volume: (id: string) => get<Volume>(path`/volumes/${id}`),
     createVolume: (id: string, body: CreateVolumeBody) =>
       call<Volume>("PUT", path`/volumes/${id}`, { body }),
@@ -134,6 +138,18 @@ export function restClient(options: HttpOptions) {
         { volume_id: filter.volume, snapshot_id: filter.snapshot },
         SNAPSHOTS_PER_PAGE,
       ),
+    /** One page, from an offset; `perPage` 0: all from there on. */
+    snapshotsPage: (
+      filter: { volume?: string | undefined; snapshot?: string | undefined },
+      from: number,
+      perPage: number,
+    ) =>
+      get<Page<VolumeSnapshot>>("/volumes/snapshots", {
+        volume_id: filter.volume,
+        snapshot_id: filter.snapshot,
+        max_entries: perPage,
+        starting_token: from,
+      }),
     createSnapshot: (volume: string, id: string) =>
       call<VolumeSnapshot>("PUT", path`/volumes/${volume}/snapshots/${id}`),
     deleteSnapshot: (id: string) => call<void>("DELETE", path`/volumes/snapshots/${id}`),
@@ -158,6 +174,10 @@ export function restClient(options: HttpOptions) {
     settings: () => get<Settings>("/settings"),
     changeSettings: (changes: Settings) => call<Settings>("PUT", "/settings", { body: changes }),
     appNodes: () => all<AppNode>("/app-nodes", {}, APP_NODES_PER_PAGE),
+    appNode: (id: string) => get<AppNode>(path`/app-nodes/${id}`),
+    registerAppNode: (id: string, endpoint: string, labels: Labels) =>
+      call<void>("PUT", path`/app-nodes/${id}`, { body: { endpoint, labels } }),
+    deregisterAppNode: (id: string) => call<void>("DELETE", path`/app-nodes/${id}`),
     warnings: () => get<Warning[]>("/warnings"),
   };
 }

@@ -71,7 +71,8 @@ function pathOf(text: string): VolumePath {
   return { address: (bracketed ?? plain)!, port };
 }
 
-function optionsOf(context: Context): ConnectOptions {
+/** Options that a context holds: of a published volume, or as its class gives them. `InvalidArgument`. */
+export function connectOptionsOf(context: Context): ConnectOptions {
   const options: Record<string, number> = {};
   for (const key of optionNames) {
     const value = context[key];
@@ -91,7 +92,7 @@ export function publishedVolumeOf(volumeUuid: string, context: Context): Publish
       nqn: required(context, "nqn"),
       hostNqn: required(context, "hostNqn"),
       paths: required(context, "paths").split(",").map(pathOf),
-      options: optionsOf(context),
+      options: connectOptionsOf(context),
     },
     fsId: context.fsId ?? null,
     ioTimeout: context.ioTimeout ?? null,

@@ -1,0 +1,115 @@
+/** `trilith csi`: the CSI driver, for a node of Kubernetes or for its controller's sidecars. */
+import { hostname } from "node:os";
+import { resolve } from "node:path";
+import { type Command, Command as CommanderCommand, InvalidArgumentError, Option } from "commander";
+import { startDriver } from "../csi/driver.ts";
+import {
+  checkDriverName,
+  DRIVER_NAME_DEFAULT,
+  KUBELET_DIR_DEFAULT,
+  pluginSocket,
+} from "../csi/names.ts";
+import { notifySystemd } from "../engine/main/systemd.ts";
+import { TrilithError } from "../errors.ts";
+import { makeLog } from "../ops/log.ts";
+import type { CliContext } from "./context.ts";
+import { addLogOptions, type LogCliOptions } from "./engine-options.ts";
+import { endSignal } from "./process-end.ts";
+import { type GlobalOptions, openSession } from "./session.ts";
+
+interface CsiCliOptions extends LogCliOptions, Partial<GlobalOptions> {
+  readonly node?: true;
+  readonly controller?: true;
+  readonly nodeName: string;
+  readonly driverName: string;
+  readonly kubeletDir: string;
+  readonly csiSocket?: string;
+  readonly dataLocality: "none" | "preferred";
+  readonly topology?: Readonly<Record<string, string>>;
+  readonly stopOnStdinEnd?: true;
+}
+
+function addSegment(text: string, former: Readonly<Record<string, string>> = {}) {
+  const [, key, value] = /^([^=\s]+)=([^=\s]+)$/.exec(text) ?? [];
+  if (key === undefined || value === undefined) {
+    throw new InvalidArgumentError(`"${text}" is not like topology.kubernetes.io/zone=a.`);
+  }
+  return { ...former, [key]: value };
+}
+
+async function run(context: CliContext, cli: CsiCliOptions): Promise<void> {
+  const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
+  const ending = endSignal(cli.stopOnStdinEnd === true);
+  const driverName = checkDriverName(cli.driverName);
+  const session = openSession(context, cli);
+  const isBoth = cli.node === undefined && cli.controller === undefined;
+  if (isBoth || cli.node === true) {
+    throw new TrilithError(
+      "Unimplemented",
+      "the node service is not there yet",
+      "use --controller",
+    );
+  }
+  const driver = await startDriver({
+    driverName,
+    socket: resolve(cli.csiSocket ?? pluginSocket(cli.kubeletDir, driverName)),
+    client: session.client,
+    controller: isBoth || cli.controller === true ? { dataLocality: cli.dataLocality } : null,
+    node: null,
+    log,
+  });
+  notifySystemd("READY=1");
+  const reason = await ending;
+  log("info", "CSI driver stops", { reason });
+  notifySystemd("STOPPING=1");
+  await driver.stop();
+}
+
+/** The `csi` verb. */
+export function csiCommand(context: CliContext): Command {
+  const command = new CommanderCommand("csi")
+    .description(
+      "Runs the CSI driver on this machine, and reaches the cluster through its HTTP API (--rest,\n" +
+        "--token). With neither --controller nor --node it does both: what the controller's sidecars\n" +
+        "ask for, and what the kubelet of this node does.",
+    )
+    .option("--controller", "answer the controller's sidecars")
+    .option("--node", "use volumes on this machine, and register with its kubelet")
+    .addOption(
+      new Option("--node-name <name>", "name of the Kubernetes node")
+        .env("TRILITH_NODE_NAME")
+        .default(hostname(), "the host name"),
+    )
+    .addOption(
+      new Option("--driver-name <name>", "name that storage classes know the driver by")
+        .env("TRILITH_CSI_DRIVER")
+        .default(DRIVER_NAME_DEFAULT),
+    )
+    .addOption(
+      new Option("--kubelet-dir <path>", "folder of the kubelet")
+        .env("TRILITH_KUBELET_DIR")
+        .default(KUBELET_DIR_DEFAULT),
+    )
+    .addOption(
+      new Option(
+        "--csi-socket <path>",
+        "where the driver answers (default: plugins/<driver>/csi.sock in the kubelet's folder)",
+      ).env("TRILITH_CSI_SOCKET"),
+    )
+    .addOption(
+      new Option(
+        "--data-locality <mode>",
+        "a replica on the node of whoever uses a volume first, unless its class says otherwise",
+      )
+        .env("TRILITH_DATA_LOCALITY")
+        .choices(["none", "preferred"])
+        .default("none"),
+    )
+    .addOption(
+      new Option("--topology <key=value>", "further topology of this node").argParser(addSegment),
+    )
+    .addOption(new Option("--stop-on-stdin-end").hideHelp());
+  return addLogOptions(command).action((_options: unknown, called: Command) =>
+    run(context, called.optsWithGlobals() as CsiCliOptions),
+  );
+}
