@@ -23,6 +23,7 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { buildKubernetesPrograms } from "./kubernetes-programs.mjs";
 import { patchPackage } from "./patch.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -67,6 +68,8 @@ const packages = {
     { name: "e2fsprogs", file: ["/sbin/mkfs.ext4"], for: "file systems on volumes" },
     { name: "xfsprogs", file: ["/sbin/mkfs.xfs", "/usr/sbin/mkfs.xfs"], for: "the same" },
     { name: "btrfs-progs", file: ["/bin/btrfs", "/usr/bin/btrfs"], for: "the same" },
+    { name: "etcd-server", file: ["/usr/bin/etcd"], for: "Kubernetes' API server" },
+    { name: "openssl", file: ["/usr/bin/openssl"], for: "its keys" },
   ],
   "--nightly": [
     { name: "debootstrap", file: ["/usr/sbin/debootstrap"], for: "a Debian machine to install on" },
@@ -263,3 +266,4 @@ installNpmPackages();
 applyPatches();
 installLibraries();
 installDebianPackages(purposes);
+if (purposes.includes("--test")) buildKubernetesPrograms(say);

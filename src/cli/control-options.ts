@@ -7,6 +7,8 @@ import { parsePeerEndpoint } from "../control/membership/names.ts";
 import { engineClient } from "../engine/rpc/client.ts";
 import { RPC_PORT_DEFAULT } from "../engine/settings.ts";
 import type { TrilithError } from "../errors.ts";
+import { inClusterAccess, readKubeconfig } from "../kube/client/access.ts";
+import type { Access } from "../kube/client/kubeconfig.ts";
 import { endpointText, nodeHostNqn } from "../names.ts";
 import { type ControlNode, type Endpoint, startControlNode } from "../node/control-node.ts";
 import type { Log } from "../ops/log.ts";
@@ -27,6 +29,15 @@ export interface ControlCliOptions extends LogCliOptions {
   readonly restSocket?: string;
   readonly metricsListen: Endpoint | "none";
   readonly recorderListen?: Endpoint;
+  readonly kubeconfig?: string;
+  /** False: `--no-kubernetes`. */
+  readonly kubernetes: boolean;
+}
+
+/** How to reach Kubernetes: by the file that was named, or as the pod that this runs in; null: not. */
+function kubernetesAccess(cli: ControlCliOptions): Access | null {
+  if (!cli.kubernetes) return null;
+  return cli.kubeconfig === undefined ? inClusterAccess() : readKubeconfig(cli.kubeconfig);
 }
 
 function endpoints(text: string): Endpoint[] {
@@ -83,7 +94,15 @@ export function addControlOptions(command: Command): Command {
         `where the node's engine records lost children (default: beside the engine's RPC, port ${RECORDER_PORT_DEFAULT})`,
         "TRILITH_RECORDER_LISTEN",
       ).argParser((text) => parseEndpoint(text, RECORDER_PORT_DEFAULT)),
-    );
+    )
+    .addOption(
+      option(
+        "--kubeconfig <path>",
+        "operate pools from Kubernetes (DiskPool), with this access; in a pod: with its own",
+        "TRILITH_KUBECONFIG",
+      ),
+    )
+    .option("--no-kubernetes", "leave Kubernetes alone, even in a pod");
 }
 
 /** Address and port of this machine's own way to the engine; the first of `--rpc`. */
@@ -141,6 +160,7 @@ export function startControl(
   onEnd: (reason: TrilithError) => void,
 ): Promise<ControlNode> {
   const { identity } = dataDir;
+  const access = kubernetesAccess(cli);
   const apiListen = (tls: TlsFiles): Listen[] => [
     ...(cli.restSocket === undefined ? [] : [{ kind: "unix", path: cli.restSocket } as const]),
     ...cli.restListen.map((at) =>
@@ -157,6 +177,7 @@ export function startControl(
     recorder: recorderAt(cli, engine),
     ownEngine: engineClient(urlOf(engine)),
     hostNqn: cli.hostNqn ?? nodeHostNqn(identity.nodeId),
+    kubernetes: access === null ? null : { access },
     log,
     onEnd,
   });

@@ -14,7 +14,6 @@ import {
   besideVolumes,
   volumeChanges,
   volumeLife,
-  volumeScrubs,
   volumeTargets,
 } from "./service/volume-operations.ts";
 import { runWatches, type WatchesOptions } from "./service/watches.ts";
@@ -71,7 +70,6 @@ export function createService(options: ServiceOptions): Service {
     ...volumeTargets(operations),
     ...volumeChanges(operations),
     ...besideVolumes(operations),
-    ...volumeScrubs(operations),
     close() {
       operations.end();
       stopWatches();

@@ -41,6 +41,7 @@ import {
 import { buildInfo } from "../version.ts";
 import { type Core, memberVersions, openCore } from "./core.ts";
 import { type Decisions, openDecisions } from "./decisions.ts";
+import { type KubernetesOptions, keepKubernetes } from "./kubernetes.ts";
 import { Stack } from "./stack.ts";
 
 export interface Endpoint {
@@ -62,6 +63,8 @@ export interface ControlNodeOptions {
   /** The engine of this node. */
   readonly ownEngine: EngineClient;
   readonly hostNqn: string;
+  /** Null: this cluster is not operated from Kubernetes by this member. */
+  readonly kubernetes: KubernetesOptions | null;
   readonly log: Log;
   /** Called once when the node cannot go on: it was removed from the cluster, or its disk failed. */
   readonly onEnd: (reason: TrilithError) => void;
@@ -117,6 +120,9 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
     (open) => open.stop(),
   );
   const metrics = serveMetricsOf(options, core, decisions, instruments, parts);
+  if (options.kubernetes !== null) {
+    parts.add(keepKubernetes(options.kubernetes, store, api, log), (end) => end());
+  }
   log("info", "control process serves", {
     node: identity.nodeId,
     cluster: identity.clusterId,

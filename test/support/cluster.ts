@@ -119,9 +119,11 @@ export class ClusterNode {
   readonly folder: string;
   #process: Subprocess<"pipe", number, number> | null = null;
   #paused: number[] = [];
+  readonly #options: readonly string[];
 
-  constructor(name: string, folder: string) {
+  constructor(name: string, folder: string, options: readonly string[]) {
     this.name = name;
+    this.#options = options;
     this.folder = join(folder, name);
     mkdirSync(this.folder);
   }
@@ -196,6 +198,7 @@ export class ClusterNode {
       ...["--rest-listen", `${this.address}:${REST_PORT}`],
       ...["--metrics-listen", `${this.address}:${METRICS_PORT}`],
       ...["--reactors", "1", "--discovery-port", "none", "--nbd-port", "none"],
+      ...this.#options,
     ];
     this.#process = Bun.spawn(
       [...trilithCommand(), "server", "--stop-on-stdin-end", ...this.#nodeOptions(), ...options],
@@ -289,18 +292,25 @@ export class Cluster {
   readonly folder: string;
   readonly nodes: readonly ClusterNode[];
 
-  private constructor(count: number, folder: string) {
+  private constructor(count: number, folder: string, options: readonly string[]) {
     this.folder = mkdtempSync(join(folder, "trilith-cluster-"));
     this.nodes = Array.from(
       { length: count },
-      (_, index) => new ClusterNode(`node-${index + 1}`, this.folder),
+      (_, index) => new ClusterNode(`node-${index + 1}`, this.folder, options),
     );
     clusters.add(this);
   }
 
-  /** Makes and starts a cluster of `count` nodes; resolves when all vote and all engines answer. */
-  static async start(count: number, folder = tmpdir()): Promise<Cluster> {
-    const cluster = new Cluster(count, folder);
+  /**
+   * Makes and starts a cluster of `count` nodes; resolves when all vote and all engines answer.
+   * `options`: what `trilith server` is given besides, on every node.
+   */
+  static async start(
+    count: number,
+    folder = tmpdir(),
+    options: readonly string[] = [],
+  ): Promise<Cluster> {
+    const cluster = new Cluster(count, folder, options);
     const [first, ...others] = cluster.nodes;
     await first!.init();
     await first!.start();

@@ -8,7 +8,6 @@ import type {
   Topology,
   VolumeRecord,
 } from "../../control/model.ts";
-import { scrubKey } from "../../control/planner/scrub-record.ts";
 import {
   childOf,
   replicaStatus,
@@ -26,7 +25,6 @@ import type {
   VolumeUsage,
 } from "../schemas/index.ts";
 import { childProgress, childReason, childState, renderNexus } from "./nexuses.ts";
-import { renderScrubSummary } from "./scrubs.ts";
 import { timeText } from "./time.ts";
 
 function labelled(topology: LabelledTopology) {
@@ -142,7 +140,6 @@ function renderUsage(state: ClusterState, volume: VolumeRecord): VolumeUsage {
 /** A volume: what was asked for, and how it is. */
 export function renderVolume(state: ClusterState, volume: VolumeRecord): Volume {
   const nexus = targetNexus(state, volume);
-  const scrub = renderScrubSummary(state, volume);
   const replica_topology: Record<string, ReplicaTopology> = {};
   for (const replica of replicasOf(state, volume.uuid)) {
     // Given up: it is the volume's no more, though its node may not have been told yet.
@@ -159,7 +156,6 @@ export function renderVolume(state: ClusterState, volume: VolumeRecord): Volume 
       replica_topology,
       usage: renderUsage(state, volume),
       health: { ...volumeHealth(state, volume) },
-      ...(scrub === undefined ? {} : { scrub }),
     },
   };
 }
@@ -174,7 +170,6 @@ function partsOf(state: ClusterState, volume: VolumeRecord): unknown[] {
   const target = nexus === undefined ? undefined : observed.get(nexus.nodeId);
   const parts: unknown[] = [
     stored.snapshotsOfVolume.get(volume.uuid)?.size,
-    stored.settings.get(scrubKey(volume.uuid)),
     nexus,
     target?.status,
     nexus === undefined ? undefined : target?.nexuses.get(nexus.uuid),

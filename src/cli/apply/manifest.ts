@@ -43,7 +43,8 @@ export function textsAt(value: unknown, where: string): Readonly<Record<string, 
   );
 }
 
-function manifestOf(value: unknown, where: string): Manifest {
+/** One object of a manifest. Throws `InvalidArgument`. */
+export function manifestOf(value: unknown, where: string): Manifest {
   const fields = objectAt(value, where);
   const metadata = objectAt(fields.metadata, `${where}: metadata`);
   const apiVersion = textAt(fields.apiVersion, `${where}: apiVersion`);

@@ -1,19 +1,12 @@
 /** What manifests ask for: pools, volumes and snapshots. Pure. */
 
-import type { CreatePoolBody, CreateVolumeBody, Labels } from "../../client/types.ts";
+import type { CreateVolumeBody, Labels } from "../../client/types.ts";
 import { TrilithError } from "../../errors.ts";
+import { poolOf, type WantedPool } from "../../kube/pool-object.ts";
 import { parseSize } from "../output/size.ts";
-import { type Manifest, objectAt, textAt, textsAt } from "./manifest.ts";
+import { type Manifest, objectAt, textAt } from "./manifest.ts";
 import { type VolumeClass, volumeClassOf } from "./storage-class.ts";
 
-export interface WantedPool {
-  readonly kind: "pool";
-  /** As kubectl names it: `diskpool.openebs.io/pool-1`. */
-  readonly title: string;
-  readonly node: string;
-  readonly id: string;
-  readonly body: CreatePoolBody;
-}
 export interface WantedVolume {
   readonly kind: "volume";
   readonly title: string;
@@ -36,18 +29,16 @@ export interface Remark {
   /** Set when the manifest cannot be carried out. */
   readonly error?: TrilithError;
 }
+export type { WantedPool };
 export type Wanted = WantedPool | WantedVolume | WantedSnapshot | Remark;
 
 /** Namespace of the ids that are made from names (RFC 9562, 5.5), so that a second apply finds them. */
 const ID_NAMESPACE = "6f1d2e0e-6a0c-5c1b-9f43-7472696c6974";
-const CREATED_BY = "openebs.io/created-by";
 /** Labels that tell which claim a volume was made for. */
 export const CLAIM_NAME = "trilith.io/claim-name";
 export const CLAIM_NAMESPACE = "trilith.io/claim-namespace";
 const UUID = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const LABEL_LENGTH_MAX = 63;
-
-const poolVersions = ["v1alpha1", "v1beta1", "v1beta2", "v1beta3"];
 
 /** Id of the volume of a claim: the UID that Kubernetes gave it, or one made of its name. */
 export function claimVolumeId(manifest: Manifest): string {
@@ -62,57 +53,6 @@ function snapshotId(namespace: string, name: string, uid: string | undefined): s
   return (
     UUID.exec(uid ?? "")?.[0] ?? Bun.randomUUIDv5(`snapshot/${namespace}/${name}`, ID_NAMESPACE)
   );
-}
-
-function poolOf(manifest: Manifest): WantedPool {
-  const { where } = manifest;
-  const version = manifest.apiVersion.slice("openebs.io/".length);
-  if (!poolVersions.includes(version)) {
-    throw new TrilithError(
-      "InvalidArgument",
-      `${where}: ${manifest.apiVersion} is not known`,
-      `use openebs.io/${poolVersions.at(-2)}`,
-    );
-  }
-  const spec = objectAt(manifest.fields.spec, `${where}: spec`);
-  const node = textAt(spec.node, `${where}: spec.node`);
-  const disks = spec.disks;
-  if (node === undefined || /^INSERT_/.test(node)) {
-    throw new TrilithError("InvalidArgument", `${where}: spec.node has to name a node`);
-  }
-  const disk = Array.isArray(disks) && disks.length === 1 ? (disks[0] as unknown) : undefined;
-  if (typeof disk !== "string" || /^INSERT_/.test(disk)) {
-    throw new TrilithError("InvalidArgument", `${where}: spec.disks has to name exactly one disk`);
-  }
-  if (spec.encryptionConfig !== undefined && spec.encryptionConfig !== null) {
-    throw new TrilithError(
-      "Unimplemented",
-      `${where}: spec.encryptionConfig: pools are not encrypted by trilith`,
-      "put dm-crypt below the pool: cryptsetup open <disk> <name>, then disks: [/dev/mapper/<name>]",
-    );
-  }
-  const topology = objectAt(spec.topology, `${where}: spec.topology`);
-  const labels = textsAt(topology.labelled, `${where}: spec.topology.labelled`);
-  const clusterText = textAt(spec.clusterSize, `${where}: spec.clusterSize`);
-  const clusterSize = clusterText === undefined ? undefined : parseSize(clusterText);
-  if (clusterText !== undefined && clusterSize === undefined) {
-    throw new TrilithError(
-      "InvalidArgument",
-      `${where}: spec.clusterSize "${clusterText}" is no size`,
-    );
-  }
-  return {
-    kind: "pool",
-    title: `${manifest.kind.toLowerCase()}.openebs.io/${manifest.name}`,
-    node,
-    id: manifest.name,
-    body: {
-      disks: [disk],
-      // As the operator labels its pools: classes choose them by it.
-      labels: { ...labels, [CREATED_BY]: "operator-diskpool" },
-      ...(clusterSize === undefined ? {} : { cluster_size: clusterSize }),
-    },
-  };
 }
 
 function sizeOfClaim(manifest: Manifest): number {

@@ -6,10 +6,7 @@ import { heapStats } from "bun:jsc";
 import { discoveryNqnOf } from "../../names.ts";
 import type { Log } from "../../ops/log.ts";
 import { buildInfo } from "../../version.ts";
-import { openBdev } from "../bdev/open.ts";
 import { NbdServer } from "../nbd/server.ts";
-import type { Nexus } from "../nexus/index.ts";
-import type { Replica } from "../pool/index.ts";
 import { LOG_LINES_PER_SEC } from "../reactor/limits.ts";
 import type { Reactor } from "../reactor/reactor.ts";
 import { recvBuffersOf } from "../reactor/tcp-stream.ts";
@@ -50,8 +47,6 @@ export interface ShardContext {
   readonly clockMs: () => number;
   /** The reactor's time when it started. */
   readonly startedNs: number;
-  /** Opens devices by their URIs. */
-  readonly openBdev: typeof openBdev;
 }
 
 /** Passes log lines on to the main thread, at most so many in a second. */
@@ -76,8 +71,7 @@ function boundedLog(reactor: Reactor, main: MainLink): Log {
 export class Shard {
   readonly methods: ShardMethods;
   readonly #context: ShardContext;
-  /** What serves NVMe hosts. */
-  readonly target: Target;
+  readonly #target: Target;
   readonly #nbd: NbdServer;
   readonly #shares: Shares;
   readonly #bdevs: Bdevs;
@@ -87,16 +81,15 @@ export class Shard {
   readonly #faults: Faults;
   readonly #stats: Stats;
 
-  /** `open`: other than what opens real devices, for simulations. */
-  constructor(reactor: Reactor, options: ShardOptions, main: MainLink, open = openBdev) {
+  constructor(reactor: Reactor, options: ShardOptions, main: MainLink) {
     const log = boundedLog(reactor, main);
     const event = (what: ShardEvent): void => main.tell("event", what);
     const clockMs = (): number => main.clockMs();
     const startedNs = reactor.now;
-    const context = { reactor, options, log, main, event, clockMs, startedNs, openBdev: open };
+    const context = { reactor, options, log, main, event, clockMs, startedNs };
     const buffers = recvBuffersOf(reactor);
     this.#context = context;
-    this.target = new Target(reactor, buffers, {
+    this.#target = new Target(reactor, buffers, {
       h2cDataBytes: H2C_DATA_BYTES_DEFAULT,
       firmware: buildInfo.version,
       discovery: {
@@ -111,7 +104,7 @@ export class Shard {
       log,
       handOver: (moved) => main.tell("handOverNbd", moved),
     });
-    this.#shares = new Shares(context, this.target, this.#nbd);
+    this.#shares = new Shares(context, this.#target, this.#nbd);
     this.#bdevs = new Bdevs(context, this.#shares);
     this.#replicas = new Replicas(context, this.#shares);
     this.#standbys = new Standbys(context, this.#shares);
@@ -125,19 +118,9 @@ export class Shard {
     this.methods = this.#makeMethods();
   }
 
-  /** A nexus of this reactor, for who looks from outside; undefined: there is none. */
-  nexusOf(uuid: string): Nexus | undefined {
-    return this.#nexuses.has(uuid) ? this.#nexuses.get(uuid) : undefined;
-  }
-
-  /** A replica of this reactor; `NotFound` otherwise. */
-  replicaOf(uuid: string): Replica {
-    return this.#replicas.get(uuid);
-  }
-
   #makeMethods(): ShardMethods {
     const { main } = this.#context;
-    const target = this.target;
+    const target = this.#target;
     return {
       listen: async ({ nvmf, nbd }) => {
         for (const fd of nvmf) target.listen(fd);
@@ -199,7 +182,7 @@ export class Shard {
       slotsFree: io.free,
       handlers: reactor.handlerCount,
       timers: reactor.timers.count,
-      connections: this.target.connections.size + this.#nbd.connections.size,
+      connections: this.#target.connections.size + this.#nbd.connections.size,
       heapBytes: heapStats().heapSize,
       bdevs: this.#bdevs.count,
       pools: this.#replicas.pools.count,

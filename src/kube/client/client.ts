@@ -31,6 +31,8 @@ interface Asked {
   readonly query?: Readonly<Record<string, string | number | boolean | undefined>>;
   readonly body?: unknown;
   readonly contentType?: string;
+  /** Another form of the answer: a table, say. */
+  readonly accept?: string;
 }
 
 /** Whom an object is asked of. */
@@ -58,7 +60,7 @@ function parsed(text: string): unknown {
 
 function headersOf(credentials: Credentials, asked: Asked): Record<string, string> {
   return {
-    accept: "application/json",
+    accept: asked.accept ?? "application/json",
     "user-agent": "trilith",
     ...(credentials.token === undefined ? {} : { authorization: `Bearer ${credentials.token}` }),
     ...(asked.body === undefined

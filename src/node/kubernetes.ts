@@ -1,0 +1,59 @@
+/** What a member does in Kubernetes while it leads: one of the cluster's members does, and no other. */
+import type { Api } from "../api/app.ts";
+import { restClient } from "../client/client.ts";
+import { TIMEOUT_DEFAULT_MS } from "../client/limits.ts";
+import type { ReplicatedStore } from "../control/store/replicated-store.ts";
+import { kubeClient } from "../kube/client/client.ts";
+import type { Access } from "../kube/client/kubeconfig.ts";
+import { type Operator, startOperator } from "../kube/operator/operator.ts";
+import type { Log } from "../ops/log.ts";
+
+export interface KubernetesOptions {
+  readonly access: Access;
+}
+
+/** A client of the API of this very process: no network, and no token. */
+function ownRest(api: Api) {
+  return restClient({
+    endpoint: { url: "http://localhost", name: "this node's API" },
+    timeoutMs: TIMEOUT_DEFAULT_MS,
+    timeoutGiven: false,
+    fetch: async (url, init) => await api.fetch(new Request(url, init)),
+  });
+}
+
+/** Operates while this member leads; returns what ends it. */
+export function keepKubernetes(
+  options: KubernetesOptions,
+  store: ReplicatedStore,
+  api: Api,
+  log: Log,
+): () => Promise<void> {
+  const kube = kubeClient({ access: options.access });
+  const rest = ownRest(api);
+  let operator: Operator | null = null;
+  let isEnding = false;
+  /** Starts and stops come one after the other, however leadership changes meanwhile. */
+  let changes = Promise.resolve();
+  const follow = () => {
+    changes = changes.then(async () => {
+      const leads = store.isLeader() && !isEnding;
+      if (leads && operator === null) {
+        log("info", "pools are operated from Kubernetes by this node", { server: kube.server });
+        operator = startOperator({ kube, rest, log });
+      } else if (!leads && operator !== null) {
+        const former = operator;
+        operator = null;
+        await former.stop();
+      }
+    });
+  };
+  const unlisten = store.onLeadership(follow);
+  follow();
+  return async () => {
+    isEnding = true;
+    unlisten();
+    follow();
+    await changes;
+  };
+}
