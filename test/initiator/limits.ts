@@ -18,6 +18,9 @@ export const TEST_TIMEOUT_MS = 300_000;
 export const COPY_TIMEOUT_MS = 120_000;
 /** A load that goes on while something happens to the engine. */
 export const LOAD_TIMEOUT_MS = 240_000;
+/** Faults that strike one after the other, and how many at night. */
+export const FAULTS_TIMEOUT_MS = process.env.TRILITH_NIGHTLY === "1" ? 4 * 3_600_000 : 600_000;
+export const FAULT_CYCLES_NIGHTLY = 100;
 /** From asking a guest to power off until it is killed. */
 export const POWER_OFF_TIMEOUT_MS = 10_000;
 /** Lines of the guest's console that an error quotes. */

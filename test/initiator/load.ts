@@ -9,6 +9,8 @@ export interface Load {
   readonly target: string;
   /** Options of fio, see `verified_io` in guest/functions.sh. */
   readonly options?: string;
+  /** How long it may last. Default: `LOAD_TIMEOUT_MS`. */
+  readonly timeoutMs?: number;
 }
 
 /**
@@ -20,12 +22,14 @@ export async function underLoad(
   load: Load,
   during: () => Promise<void>,
 ): Promise<number> {
+  // One per target, so that loads can go on at once.
+  const stop = `/tmp/stop-${load.target.replaceAll("/", "-")}`;
   const rounds = guest.ok(
     `
-    rm -f /tmp/stop
-    verified_rounds /tmp/stop ${load.target} 4m ${load.options ?? ""}
+    rm -f ${stop}
+    verified_rounds ${stop} ${load.target} 4m ${load.options ?? ""}
   `,
-    { timeoutMs: LOAD_TIMEOUT_MS },
+    { timeoutMs: load.timeoutMs ?? LOAD_TIMEOUT_MS },
   );
   let ended = false;
   const noteEnd = () => {
@@ -34,7 +38,7 @@ export async function underLoad(
   void rounds.then(noteEnd, noteEnd);
   await during();
   expect(ended).toBe(false);
-  await guest.ok("touch /tmp/stop");
+  await guest.ok(`touch ${stop}`);
   const count = Number(await rounds);
   expect(count).toBeGreaterThan(0);
   return count;

@@ -36,6 +36,8 @@ export interface GuestOptions {
   readonly kernelPackage?: string;
   /** Host NQN and host id as one UUID; a random one by default. */
   readonly hostUuid?: string;
+  /** Command that runs QEMU elsewhere, such as in another network namespace. */
+  readonly within?: readonly string[];
 }
 
 export interface ScriptOptions extends ScriptHandlers {
@@ -106,7 +108,8 @@ export class Guest {
     writeFileSync(initrd, readFileSync(image.initramfs));
     for (const part of overlay(uuid)) writeFileSync(initrd, part, { flag: "a" });
     const lanes = Array.from({ length: GUEST_LANES }, (_, i) => new Lane(join(folder, `lane${i}`)));
-    const qemu = Bun.spawn(qemuCommand(folder, image.kernel, initrd, lanes), {
+    const command = qemuCommand(folder, image.kernel, initrd, lanes, options.within ?? []);
+    const qemu = Bun.spawn(command, {
       stdio: ["ignore", "ignore", Bun.file(join(folder, "qemu.log"))],
     });
     const guest = new Guest(folder, lanes, qemu, uuid);
@@ -252,9 +255,10 @@ function qemuCommand(
   kernel: string,
   initrd: string,
   lanes: readonly Lane[],
+  within: readonly string[],
 ): string[] {
   // setpriv has the kernel end QEMU when this process dies in a way that leaves no time to.
-  const command = ["setpriv", "--pdeathsig", "KILL", "--", "qemu-system-x86_64"];
+  const command = ["setpriv", "--pdeathsig", "KILL", "--", ...within, "qemu-system-x86_64"];
   command.push("-machine", "pc", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,la57=off");
   command.push("-smp", String(GUEST_CPUS), "-m", String(GUEST_MEMORY_MIB));
   command.push("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot");

@@ -108,22 +108,37 @@ function client(address: string): RestClient {
   return restClient({ endpoint: { url, name: url }, ...options });
 }
 
+/** Where a node runs: its address, and what is put before its commands. See net-lab.ts. */
+export interface Place {
+  readonly address: string;
+  readonly within: readonly string[];
+}
+
 export class ClusterNode {
   readonly name: string;
-  readonly address = takeAddress();
-  readonly rest: RestClient = client(this.address);
-  readonly restUrl = `http://${this.address}:${REST_PORT}`;
-  readonly metricsUrl = `http://${this.address}:${METRICS_PORT}/metrics`;
+  readonly address: string;
+  readonly rest: RestClient;
+  readonly restUrl: string;
+  readonly metricsUrl: string;
   /** Its engine, past the control plane: for what only a test does. */
-  readonly engine: EngineClient = engineClient(`http://${this.address}:${OWN_RPC_PORT}`);
+  readonly engine: EngineClient;
+  /** This process cannot reach it at present, or what it says is of no use. */
+  isCutOff = false;
+  readonly #within: readonly string[];
   readonly folder: string;
   #process: Subprocess<"pipe", number, number> | null = null;
   #paused: number[] = [];
   readonly #options: readonly string[];
 
-  constructor(name: string, folder: string, options: readonly string[]) {
+  constructor(name: string, folder: string, options: readonly string[], place?: Place) {
     this.name = name;
     this.#options = options;
+    this.address = place?.address ?? takeAddress();
+    this.#within = place?.within ?? [];
+    this.rest = client(this.address);
+    this.restUrl = `http://${this.address}:${REST_PORT}`;
+    this.metricsUrl = `http://${this.address}:${METRICS_PORT}/metrics`;
+    this.engine = engineClient(`http://${this.address}:${OWN_RPC_PORT}`);
     this.folder = join(folder, name);
     mkdirSync(this.folder);
   }
@@ -134,7 +149,7 @@ export class ClusterNode {
 
   /** It answers, as far as its processes go. */
   get isRunning(): boolean {
-    return this.#process !== null && this.#paused.length === 0;
+    return this.#process !== null && this.#paused.length === 0 && !this.isCutOff;
   }
 
   get pid(): number {
@@ -162,7 +177,7 @@ export class ClusterNode {
 
   /** Runs a verb of the node's own to its end; returns what it printed. Throws when it fails. */
   async run(...args: readonly string[]): Promise<string> {
-    const child = Bun.spawn([...trilithCommand(), ...args], {
+    const child = Bun.spawn([...this.#within, ...trilithCommand(), ...args], {
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
@@ -201,7 +216,11 @@ export class ClusterNode {
       ...this.#options,
     ];
     this.#process = Bun.spawn(
-      [...trilithCommand(), "server", "--stop-on-stdin-end", ...this.#nodeOptions(), ...options],
+      [
+        ...this.#within,
+        ...trilithCommand(),
+        ...["server", "--stop-on-stdin-end", ...this.#nodeOptions(), ...options],
+      ],
       { stdin: "pipe", stdout: log, stderr: log },
     );
     closeSync(log);
@@ -292,25 +311,31 @@ export class Cluster {
   readonly folder: string;
   readonly nodes: readonly ClusterNode[];
 
-  private constructor(count: number, folder: string, options: readonly string[]) {
+  private constructor(
+    count: number,
+    folder: string,
+    options: readonly string[],
+    places: readonly Place[],
+  ) {
     this.folder = mkdtempSync(join(folder, "trilith-cluster-"));
     this.nodes = Array.from(
       { length: count },
-      (_, index) => new ClusterNode(`node-${index + 1}`, this.folder, options),
+      (_, index) => new ClusterNode(`node-${index + 1}`, this.folder, options, places[index]),
     );
     clusters.add(this);
   }
 
   /**
    * Makes and starts a cluster of `count` nodes; resolves when all vote and all engines answer.
-   * `options`: what `trilith server` is given besides, on every node.
+   * `options`: what `trilith server` is given besides, on every node. `places`: where they run.
    */
   static async start(
     count: number,
     folder = tmpdir(),
     options: readonly string[] = [],
+    places: readonly Place[] = [],
   ): Promise<Cluster> {
-    const cluster = new Cluster(count, folder, options);
+    const cluster = new Cluster(count, folder, options, places);
     const [first, ...others] = cluster.nodes;
     await first!.init();
     await first!.start();

@@ -183,6 +183,7 @@ export class SimReplica {
       bdev,
       link: this.#link(connection, holder),
       isLocal: this.isLocal,
+      abandon: () => end(connection),
       close: () => {
         end(connection);
         return Promise.resolve();

@@ -41,7 +41,8 @@ export class Child {
   leaseSinceNs = Number.NEGATIVE_INFINITY;
   /** Times that its lease was voided, so that a renewal from before is known as such. */
   leaseLosses = 0;
-  isRenewing = false;
+  /** Number of the renewal that is under way; 0: none. */
+  renewal = 0;
   /** Set while a device that it had is being closed. */
   detaching: Promise<void> | null = null;
   /** Takes the device's listener off. */

@@ -24,7 +24,7 @@ export interface NexusControl {
   childFailed(index: number, status: number): void;
   /** Regions are wanted dirty; `Regions.takeWanted` names them. Called once per batch. */
   regionsWanted(): void;
-  /** Reads come and the read lease wants to be renewed. Called once per read until it is. */
+  /** Requests come and the read lease is to be renewed. Called again and again until it is. */
   leaseWanted(): void;
   /** A child answered that a newer nexus holds it. */
   superseded(): void;
@@ -214,6 +214,7 @@ export class IoPath implements IoOwner {
   }
 
   #write(slot: number): void {
+    if (this.reactor.now >= this.renewAtNs) this.#control.leaseWanted();
     const offset = this.io.offset[slot]!;
     const length = this.io.length[slot]!;
     if (this.locks?.blocks(offset, length) === true) {

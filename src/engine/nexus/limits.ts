@@ -30,6 +30,12 @@ export const REBUILD_HISTORY_MAX = 32;
 export const READ_LEASE_MS = 2_000;
 /** The same by the clock of whoever granted it: longer by far more than clocks drift apart. */
 export const READ_LEASE_HELD_MS = 2_100;
+/**
+ * A child that leaves a renewal without answer for so many periods is lost. Periods are waited for one by one: time
+ * in which this process itself stood still is one of them.
+ */
+export const CHILD_SILENT_PERIODS = 4;
+export const CHILD_SILENT_PERIOD_MS = 1_000;
 /** Pause between attempts to reach the recorder, or a lost last child, again. */
 export const RETRY_MS = 500;
 /** Time a child has to answer when a nexus is opened or a child is added. */

@@ -370,6 +370,7 @@ export class Membership {
     });
     // The claim is an exchange as a renewal is.
     child.leaseSinceNs = sentNs;
+    this.lease.lookAgain();
     return link.readState();
   }
 

@@ -31,15 +31,17 @@
  * has restarted does not know what it granted: it waits as long since its start, unless the reservation on
  * the disk was held by a nexus of its own, which died with it.
  *
- * What it costs. One compare per read. Leases are renewed when reads come and half of the time is over, so
- * idle volumes do nothing; the first read after a silence waits for one exchange. Nexuses whose healthy
+ * What it costs. One compare per request. Leases are renewed when requests come and half of the time is over,
+ * so idle volumes do nothing; the first read after a silence waits for one exchange. Nexuses whose healthy
  * children are all on their own node need no lease. None of this asks the control plane: a volume whose children
  * answer is read while the leader or its majority is away. When a child does not answer, reads wait as
- * writes do until its loss is recorded.
+ * writes do until its loss is recorded: that is how a child is noticed whose node has stopped, or whose
+ * link is down, while its connection stands.
  */
+import { TrilithError } from "../../errors.ts";
 import type { Child } from "./child.ts";
 import type { NexusCore } from "./core.ts";
-import { READ_LEASE_MS } from "./limits.ts";
+import { CHILD_SILENT_PERIOD_MS, CHILD_SILENT_PERIODS, READ_LEASE_MS } from "./limits.ts";
 
 const LEASE_NS = READ_LEASE_MS * 1e6;
 /** Renewals begin when this much of a lease is left. */
@@ -54,6 +56,8 @@ export interface ReadLeaseUser {
 export class ReadLease {
   readonly #core: NexusCore;
   readonly #user: ReadLeaseUser;
+  #renewals = 0;
+  #isLooking = false;
 
   constructor(core: NexusCore, user: ReadLeaseUser) {
     this.#core = core;
@@ -78,29 +82,32 @@ export class ReadLease {
     this.apply();
   }
 
-  /** Reads come and half of a lease is over: has it renewed wherever that is not under way. */
+  /** Requests come and half of a lease is over: has it renewed wherever that is not under way. */
   renew(): void {
     for (const child of this.#core.present()) {
       const leftNs = child.leaseSinceNs + LEASE_NS - this.#core.reactor.now;
-      if (!isGrantor(child) || child.isRenewing || leftNs > RENEW_LEFT_NS) continue;
-      child.isRenewing = true;
-      void this.#renew(child);
+      if (!isGrantor(child) || child.renewal !== 0 || leftNs > RENEW_LEFT_NS) continue;
+      child.renewal = ++this.#renewals;
+      void this.#renew(child, child.renewal);
+      void this.#watch(child, child.renewal);
     }
   }
 
-  async #renew(child: Child): Promise<void> {
+  async #renew(child: Child, renewal: number): Promise<void> {
     const core = this.#core;
     const { device, leaseLosses } = child;
     const sentNs = core.reactor.now;
     try {
       await device?.link?.lease?.renew();
     } catch (error) {
-      child.isRenewing = false;
+      if (child.renewal !== renewal) return;
+      child.renewal = 0;
       // Of a device that the child has no more, nothing is to be heard.
       if (child.device === device) this.#user.linkFailed(child, error);
       return;
     }
-    child.isRenewing = false;
+    if (child.renewal !== renewal) return;
+    child.renewal = 0;
     if (child.device !== device || child.leaseLosses !== leaseLosses) {
       // Held reads may wait for this very child: they ask again.
       if (core.io.failingMask === 0) core.io.releaseHeld();
@@ -108,8 +115,31 @@ export class ReadLease {
     }
     child.leaseSinceNs = sentNs;
     this.apply();
+    this.lookAgain();
     const isReadable = core.io.failingMask === 0 && core.reactor.now < core.io.readUntilNs;
     if (isReadable && core.ended !== "superseded") core.io.releaseHeld();
+  }
+
+  /** A child that does not answer is lost: its connection may stand for long when its node has stopped. */
+  async #watch(child: Child, renewal: number): Promise<void> {
+    for (let period = 0; period < CHILD_SILENT_PERIODS; period++) {
+      await this.#core.reactor.sleep(CHILD_SILENT_PERIOD_MS);
+      if (child.renewal !== renewal) return;
+    }
+    child.renewal = 0;
+    const what = `child ${child.uri} does not answer`;
+    this.#user.linkFailed(child, new TrilithError("Timeout", what));
+  }
+
+  /** Requests that are under way when the lease is to be renewed may wait for a child that has stopped. */
+  lookAgain(): void {
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    const { reactor } = this.#core;
+    reactor.after((LEASE_NS - RENEW_LEFT_NS) / 1e6, () => {
+      this.#isLooking = false;
+      if (this.#core.ended === null && this.#core.io.inFlight > 0) this.renew();
+    });
   }
 }
 

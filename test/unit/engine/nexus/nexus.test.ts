@@ -513,3 +513,32 @@ test("a child that does not renew is lost, and reads go on without it", () => {
     { local: 0 },
   );
 });
+
+test("a child that has stopped while its connection stands is lost after some seconds", () => {
+  for (const isWrite of [true, false]) {
+    withVolume(
+      3,
+      async (volume, replicas, reactor) => {
+        const [, stopped] = replicas as [SimReplica, SimReplica];
+        const nexus = await volume.open();
+        const host = new SimHost(nexus);
+        expect(await host.write(0, block(1))).toBe(IoStatus.OK);
+        expect((await host.read(0, 4096)).status).toBe(IoStatus.OK);
+        stopped.cut();
+        const cutNs = reactor.now;
+        if (isWrite) expect(await host.write(0, block(2))).toBe(IoStatus.OK);
+        else {
+          // Reads go on under the lease, and then wait.
+          while (nexus.state === "online") await host.read(0, 4096);
+        }
+        expect((reactor.now - cutNs) / 1e6).toBeLessThan(6_500);
+        expect(nexus.state).toBe("degraded");
+        expect(volume.recorder.isHealthy(stopped.uri)).toBe(false);
+        expect((await host.read(0, 4096)).bytes).toEqual(block(isWrite ? 2 : 1));
+        stopped.disconnect();
+        await nexus.close();
+      },
+      { local: 0 },
+    );
+  }
+});
