@@ -31,6 +31,8 @@ export type NexusEvent =
   /** No in-sync child is left: host requests wait. */
   | { readonly kind: "io-held"; readonly reason: string }
   | { readonly kind: "io-resumed" }
+  /** The loss of a child cannot be recorded: the volume may have moved, and hosts had better look elsewhere. */
+  | { readonly kind: "unsettled"; readonly reason: string }
   /** A newer epoch is active: this nexus has stopped for good. */
   | { readonly kind: "superseded"; readonly reason: string };
 

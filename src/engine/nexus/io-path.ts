@@ -125,6 +125,8 @@ export class IoPath implements IoOwner {
   #wantAsked = false;
   /** Set by `stop`: everything ends with this status instead of being sent or held. */
   #stopStatus = 0;
+  /** Hosts are turned away: what would be held ends UNAVAILABLE, which sends them to other paths. */
+  #turnsAway = false;
   /** Requests that came while the gate was closed, or found no child. */
   readonly #gated: SlotQueue;
   /** Writes whose regions are not dirty yet, or whose range is locked. */
@@ -164,8 +166,8 @@ export class IoPath implements IoOwner {
       this.io.complete(slot, this.#stopStatus);
       return;
     }
-    if (this.#gateClosed) {
-      this.#gated.push(slot);
+    if (this.#gateClosed || this.#turnsAway) {
+      this.#keep(this.#gated, slot);
       return;
     }
     const op = this.io.op[slot]!;
@@ -321,7 +323,12 @@ export class IoPath implements IoOwner {
     if (now >= this.renewAtNs && this.#stopStatus === 0) this.#control.leaseWanted();
     if (this.failingMask === 0 && now < this.readUntilNs) this.io.complete(slot, status);
     else if (this.#stopStatus !== 0) this.io.complete(slot, this.#stopStatus);
-    else this.#held.push(slot);
+    else this.#keep(this.#held, slot);
+  }
+
+  #keep(queue: SlotQueue, slot: number): void {
+    if (this.#turnsAway) this.io.complete(slot, IoStatus.UNAVAILABLE);
+    else queue.push(slot);
   }
 
   /** All children have answered a write, flush, write-zeroes or discard. */
@@ -383,7 +390,7 @@ export class IoPath implements IoOwner {
       return;
     }
     if (this.failingMask !== 0 || this.syncMask === 0) {
-      this.#held.push(slot);
+      this.#keep(this.#held, slot);
       return;
     }
     const isRead = io.op[slot] === IoOp.READ;
@@ -475,6 +482,24 @@ export class IoPath implements IoOwner {
   stop(status: number): void {
     this.#stopStatus = status;
     this.#gateClosed = true;
+    this.#endWaiting(status);
+  }
+
+  /** Ends what waits, and what comes, UNAVAILABLE, until `welcome`. */
+  turnAway(): void {
+    this.#turnsAway = true;
+    this.#endWaiting(IoStatus.UNAVAILABLE);
+  }
+
+  welcome(): void {
+    this.#turnsAway = false;
+  }
+
+  get turnsAway(): boolean {
+    return this.#turnsAway;
+  }
+
+  #endWaiting(status: number): void {
     for (const queue of [this.#gated, this.#unmarked, this.#locked, this.#held]) {
       for (let slot = queue.takeAll(); slot !== NONE; ) {
         const next = this.io.next[slot]!;

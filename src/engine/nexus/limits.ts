@@ -36,6 +36,11 @@ export const READ_LEASE_HELD_MS = 2_100;
  */
 export const CHILD_SILENT_PERIODS = 4;
 export const CHILD_SILENT_PERIOD_MS = 1_000;
+/**
+ * A loss that cannot be recorded for so long: hosts are sent to other paths, for the volume may have moved
+ * there, and come back when it is recorded.
+ */
+export const TURN_AWAY_MS = 5_000;
 /** Pause between attempts to reach the recorder, or a lost last child, again. */
 export const RETRY_MS = 500;
 /** Time a child has to answer when a nexus is opened or a child is added. */

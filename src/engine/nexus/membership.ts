@@ -9,7 +9,7 @@ import { assert } from "../../assert.ts";
 import { IoStatus, TrilithError } from "../../errors.ts";
 import type { Child, ChildDevice } from "./child.ts";
 import type { NexusCore } from "./core.ts";
-import { RETRY_MS } from "./limits.ts";
+import { RETRY_MS, TURN_AWAY_MS } from "./limits.ts";
 import { ReadLease } from "./read-lease.ts";
 import type { SyncState } from "./replica-link.ts";
 import type { ChildReason } from "./states.ts";
@@ -42,6 +42,7 @@ export class Membership {
   #settling: Promise<void> | null = null;
   /** A higher generation was begun and not yet confirmed by every in-sync child. */
   #generationPending = false;
+  #isExpecting = false;
   /** When one of the last children was last got back. */
   #revivedNs = Number.NEGATIVE_INFINITY;
 
@@ -145,8 +146,10 @@ export class Membership {
     }
     core.emitChild(child);
     this.#user.childLost(child);
-    if (child.phase === "failing") this.settle();
-    else void this.detach(child);
+    if (child.phase === "failing") {
+      this.#expectRecord(`child ${child.uri}: ${reason}`);
+      this.settle();
+    } else void this.detach(child);
     // Whoever does not answer would keep requests that the others have answered.
     device?.abandon?.();
   }
@@ -158,6 +161,20 @@ export class Membership {
     core.ended = "superseded";
     core.io.stop(IoStatus.SUPERSEDED);
     core.emit({ kind: "superseded", reason });
+  }
+
+  /** Looks after a while whether a loss that has to be recorded has been. */
+  #expectRecord(reason: string): void {
+    if (this.#isExpecting) return;
+    this.#isExpecting = true;
+    const core = this.#core;
+    core.reactor.after(TURN_AWAY_MS, () => {
+      this.#isExpecting = false;
+      if (core.io.failingMask === 0 || core.io.turnsAway || core.ended !== null) return;
+      // Where everything lies here, nobody else can serve it.
+      if (core.present().every(({ uri }) => uri.startsWith("bdev:"))) return;
+      core.emit({ kind: "unsettled", reason });
+    });
   }
 
   /** Sees to it that lost children are recorded and held writes go on. Idempotent. */
@@ -224,9 +241,12 @@ export class Membership {
   /** Every loss is recorded and somebody is in sync: held writes and waiting requests go on. */
   #resume(): void {
     const core = this.#core;
+    const isWelcome = core.io.turnsAway;
+    core.io.welcome();
     core.io.releaseHeld();
-    if (!core.gateHas("held")) return;
-    core.openGate("held");
+    const isHeld = core.gateHas("held");
+    if (!isHeld && !isWelcome) return;
+    if (isHeld) core.openGate("held");
     core.emit({ kind: "io-resumed" });
   }
 

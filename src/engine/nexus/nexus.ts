@@ -145,6 +145,11 @@ export class Nexus implements Bdev, NexusControl {
     this.intent.mark();
   }
 
+  /** Ends what hosts wait for, and sends them away, until the loss of a child is recorded. */
+  turnAway(): void {
+    this.#io.turnAway();
+  }
+
   leaseWanted(): void {
     this.membership.lease.renew();
   }

@@ -81,6 +81,8 @@ export class Nexuses {
   readonly #standbys: Standbys;
   readonly #open = new Map<string, Open>();
   readonly #serial = new Serial();
+  /** Nexuses whose hosts were sent to other paths, by UUID. */
+  readonly #turnedAway = new Set<string>();
 
   constructor(context: ShardContext, shares: Shares, standbys: Standbys, children: ChildOpener) {
     const { reactor, main } = context;
@@ -369,7 +371,14 @@ export class Nexuses {
         log("error", "no in-sync child is left: requests wait", { nexus: uuid, ...event });
         tell({ kind: "nexus-state", subject: uuid, message: event.reason, fields: { held: true } });
         return;
+      case "unsettled": {
+        const open = this.#open.get(uuid);
+        if (open !== undefined) this.#turnAway(open.nexus);
+        log("warn", "the loss of a child cannot be recorded", { nexus: uuid, ...event });
+        return;
+      }
       case "io-resumed":
+        this.#welcome(uuid);
         log("info", "requests go on", { nexus: uuid });
         tell({ kind: "nexus-state", subject: uuid, message: "", fields: { held: false } });
         return;
@@ -380,6 +389,24 @@ export class Nexuses {
         tell({ kind: "nexus-superseded", subject: uuid, message: event.reason, fields: {} });
       }
     }
+  }
+
+  /**
+   * Hosts look for other paths while this nexus cannot acknowledge: cut off from the others it would keep
+   * for ever what its successor can do. Those over NBD have no other path, so everybody waits then.
+   */
+  #turnAway(nexus: Nexus): void {
+    const shares = this.#shares.sharesOf(nexus);
+    if (shares.length === 0 || shares.some(({ protocol }) => protocol !== "nvmf")) return;
+    this.#shares.sendHostsElsewhere(nexus);
+    nexus.turnAway();
+    this.#turnedAway.add(nexus.core.identity.uuid);
+  }
+
+  #welcome(uuid: string): void {
+    const open = this.#open.get(uuid);
+    if (!this.#turnedAway.delete(uuid) || open === undefined || open.isShutdown) return;
+    this.#shares.setAnaState(open.nexus, "optimized");
   }
 
   #describe({ nexus, isShutdown }: Open): NexusBody {

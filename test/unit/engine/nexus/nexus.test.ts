@@ -542,3 +542,33 @@ test("a child that has stopped while its connection stands is lost after some se
     );
   }
 });
+
+test("hosts may be turned away while a loss cannot be recorded, and come back when it is", () => {
+  withVolume(
+    2,
+    async (volume, replicas, reactor) => {
+      const [, remote] = replicas as [SimReplica, SimReplica];
+      const nexus = await volume.open();
+      const host = new SimHost(nexus);
+      volume.onEvent = ({ kind }) => {
+        if (kind === "unsettled") nexus.turnAway();
+      };
+      volume.recorder.down = true;
+      remote.down = true;
+      // What waits, what comes, read or write: nothing is kept, nothing is acknowledged.
+      const first = host.write(0, block(1));
+      expect(await first).toBe(IoStatus.UNAVAILABLE);
+      expect(await host.write(4096, block(1))).toBe(IoStatus.UNAVAILABLE);
+      expect((await host.read(0, 4096)).status).toBe(IoStatus.UNAVAILABLE);
+      volume.recorder.down = false;
+      await eventually(reactor, "the loss recorded", () => !volume.recorder.isHealthy(remote.uri));
+      await eventually(reactor, "requests going on", () =>
+        volume.events.some(({ kind }) => kind === "io-resumed"),
+      );
+      expect(await host.write(0, block(2))).toBe(IoStatus.OK);
+      expect((await host.read(0, 4096)).bytes).toEqual(block(2));
+      await nexus.close();
+    },
+    { local: 0 },
+  );
+});
