@@ -13,7 +13,7 @@ export function settingName(key: string): string {
 }
 
 /** A value as text that `settingValue` reads again. */
-export function settingText(key: string, value: number | boolean | null): string {
+export function settingText(key: string, value: Settings[string]): string {
   if (value === null) return "none";
   if (typeof value !== "number" || !key.endsWith("Ms")) return String(value);
   const text = humanDuration(value);
@@ -50,6 +50,7 @@ export function settingChange(settings: Settings, name: string, text: string): S
     if (ms === undefined) throw wrong("a duration such as 10s");
     return { [key]: ms };
   }
+  if (key.endsWith("Window")) return { [key]: text };
   if (!/^\d{1,15}$/.test(text)) throw wrong("a whole number");
   return { [key]: Number(text) };
 }

@@ -187,6 +187,12 @@ export const verbs: readonly Verb[] = [
     load: async () => (await import("./scale.ts")).scaleCommand,
   },
   {
+    name: "scrub",
+    summary: "compare the replicas of a volume, and repair them",
+    usesApi: true,
+    load: async () => (await import("./scrub.ts")).scrubCommand,
+  },
+  {
     name: "server",
     summary: "run a whole node: control process and engine",
     load: async () => (await import("./server.ts")).serverCommand,

@@ -22,6 +22,7 @@ import type {
   Volume,
   VolumePath,
   VolumeRebuilds,
+  VolumeScrub,
   VolumeSnapshot,
   Warning,
 } from "./types.ts";
@@ -163,6 +164,13 @@ export function restClient(options: HttpOptions) {
         body: pool === undefined ? {} : { pool },
       }),
     paths: (id: string) => get<VolumePath[]>(path`/volumes/${id}/paths`),
+    scrubs: () => get<VolumeScrub[]>("/scrubs"),
+    scrub: (id: string) => get<VolumeScrub>(path`/volumes/${id}/scrub`),
+    startScrub: (id: string, body: { readonly restart: boolean; readonly repair: boolean }) =>
+      call<VolumeScrub>("POST", path`/volumes/${id}/scrub`, { body }),
+    stopScrub: (id: string) => call<VolumeScrub>("DELETE", path`/volumes/${id}/scrub`),
+    acknowledgeScrub: (id: string) =>
+      call<VolumeScrub>("POST", path`/volumes/${id}/scrub/acknowledge`),
     settings: () => get<Settings>("/settings"),
     changeSettings: (changes: Settings) => call<Settings>("PUT", "/settings", { body: changes }),
     appNodes: () => all<AppNode>("/app-nodes", {}, APP_NODES_PER_PAGE),

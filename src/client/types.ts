@@ -435,4 +435,33 @@ export interface PurgeBody {
 }
 
 /** Settings of the cluster by name. Null: no limit; in a change: back to the default. */
-export type Settings = Readonly<Record<string, number | boolean | null>>;
+export type Settings = Readonly<Record<string, number | boolean | string | null>>;
+
+/** The comparison of a volume's replicas. */
+export interface VolumeScrub {
+  readonly volume: string;
+  readonly state: "never" | "waiting" | "running" | "paused" | "stopped" | "completed";
+  readonly waitsFor?: Maybe<string>;
+  readonly node?: Maybe<string>;
+  readonly progressPercent: number;
+  readonly position: number;
+  readonly size: number;
+  readonly compared: number;
+  readonly skipped: number;
+  readonly mismatched: number;
+  readonly repaired: number;
+  readonly bytesPerSec?: Maybe<number>;
+  readonly etaMs?: Maybe<number>;
+  readonly startedAt?: Maybe<string>;
+  readonly completedAt?: Maybe<string>;
+  readonly nextAt?: Maybe<string>;
+  readonly findings: readonly {
+    readonly offset: number;
+    readonly length: number;
+    readonly kind: "mismatch" | "unreadable";
+    readonly repaired: boolean;
+    readonly replicas: readonly string[];
+    readonly reason?: Maybe<string>;
+  }[];
+  readonly unacknowledged: number;
+}

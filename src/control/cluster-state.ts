@@ -66,6 +66,15 @@ export interface ClusterSettings {
   readonly restrictHosts: boolean;
   /** A volume is served elsewhere when the node that serves it is Offline. */
   readonly switchOver: boolean;
+  /** A published volume's replicas are compared this long after the last time; 0: only on request. */
+  readonly scrubIntervalMs: number;
+  /** Bandwidth of one scrub; 0: no limit but hosts' latency. */
+  readonly scrubBytesPerSec: number;
+  /** Scrubs that are begun by schedule at a time, in the cluster and on a node. */
+  readonly maxScrubs: number;
+  readonly maxScrubsPerNode: number;
+  /** Time of the day (UTC, `HH:MM-HH:MM`) in which scrubs of the schedule run; null: always. */
+  readonly scrubWindow: string | null;
 }
 
 /** Tables of the store as maps by key. Values never change in place. */

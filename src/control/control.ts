@@ -6,6 +6,7 @@
 import type { ClusterSettings, ClusterState } from "./cluster-state.ts";
 import type { NamedDisk, RebuildReport } from "./membership/rebuild/found.ts";
 import type { FrontendNode, Labels, NodeId, PoolId, StoredEvent, Topology, Uuid } from "./model.ts";
+import type { ScrubRequest } from "./planner/decide/scrubs.ts";
 import type { Plan } from "./planner/plan.ts";
 import type { ClusterMember, StoreStatus } from "./store/store.ts";
 
@@ -196,6 +197,13 @@ export interface Control {
   destroyShutdownTargets(uuid: Uuid, context: RequestContext): Promise<void>;
   /** Builds a copy in another pool (null: a good one), then gives the old one up. Begun when it resolves. */
   moveReplica(uuid: Uuid, toPool: PoolId | null, context: RequestContext): Promise<void>;
+
+  /** Has the replicas of a volume compared; begun when it resolves. */
+  startScrub(uuid: Uuid, request: ScrubRequest, context: RequestContext): Promise<void>;
+  /** Stops that where it is; the next one goes on from there. */
+  stopScrub(uuid: Uuid, context: RequestContext): Promise<void>;
+  /** What scrubs have repaired is known, and not warned of any more. */
+  acknowledgeScrub(uuid: Uuid, context: RequestContext): Promise<void>;
 
   createSnapshot(volumeUuid: Uuid, snapshotUuid: Uuid, context: RequestContext): Promise<void>;
   destroySnapshot(

@@ -14,6 +14,7 @@ import {
   besideVolumes,
   volumeChanges,
   volumeLife,
+  volumeScrubs,
   volumeTargets,
 } from "./service/volume-operations.ts";
 import { runWatches, type WatchesOptions } from "./service/watches.ts";
@@ -70,6 +71,7 @@ export function createService(options: ServiceOptions): Service {
     ...volumeTargets(operations),
     ...volumeChanges(operations),
     ...besideVolumes(operations),
+    ...volumeScrubs(operations),
     close() {
       operations.end();
       stopWatches();

@@ -37,6 +37,12 @@ export const defaultSettings: ClusterSettings = {
   nodeDeadlineMs: 10_000,
   restrictHosts: true,
   switchOver: true,
+  // Records of tests are old by the clock of their state: what is due would be begun unasked.
+  scrubIntervalMs: 0,
+  scrubBytesPerSec: 64 << 20,
+  maxScrubs: 4,
+  maxScrubsPerNode: 1,
+  scrubWindow: null,
 };
 
 /** UUIDs that count upwards: `00000000-0000-4000-8000-<n>`. */

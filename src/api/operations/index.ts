@@ -5,6 +5,7 @@ import { nexusOperations } from "./nexuses.ts";
 import { nodeOperations } from "./nodes.ts";
 import { poolOperations } from "./pools.ts";
 import { replicaOperations } from "./replicas.ts";
+import { scrubOperations } from "./scrubs.ts";
 import { snapshotOperations } from "./snapshots.ts";
 import { volumeOperations } from "./volumes.ts";
 
@@ -15,5 +16,6 @@ export const operations: readonly AnyOperation[] = [
   ...nexusOperations,
   ...snapshotOperations,
   ...volumeOperations,
+  ...scrubOperations,
   ...clusterOperations,
 ];

@@ -8,6 +8,7 @@ import type {
   Topology,
   VolumeRecord,
 } from "../../control/model.ts";
+import { scrubKey } from "../../control/planner/scrub-record.ts";
 import {
   childOf,
   replicaStatus,
@@ -25,6 +26,7 @@ import type {
   VolumeUsage,
 } from "../schemas/index.ts";
 import { childProgress, childReason, childState, renderNexus } from "./nexuses.ts";
+import { renderScrubSummary } from "./scrubs.ts";
 import { timeText } from "./time.ts";
 
 function labelled(topology: LabelledTopology) {
@@ -140,6 +142,7 @@ function renderUsage(state: ClusterState, volume: VolumeRecord): VolumeUsage {
 /** A volume: what was asked for, and how it is. */
 export function renderVolume(state: ClusterState, volume: VolumeRecord): Volume {
   const nexus = targetNexus(state, volume);
+  const scrub = renderScrubSummary(state, volume);
   const replica_topology: Record<string, ReplicaTopology> = {};
   for (const replica of replicasOf(state, volume.uuid)) {
     // Given up: it is the volume's no more, though its node may not have been told yet.
@@ -156,6 +159,7 @@ export function renderVolume(state: ClusterState, volume: VolumeRecord): Volume 
       replica_topology,
       usage: renderUsage(state, volume),
       health: { ...volumeHealth(state, volume) },
+      ...(scrub === undefined ? {} : { scrub }),
     },
   };
 }
@@ -170,6 +174,7 @@ function partsOf(state: ClusterState, volume: VolumeRecord): unknown[] {
   const target = nexus === undefined ? undefined : observed.get(nexus.nodeId);
   const parts: unknown[] = [
     stored.snapshotsOfVolume.get(volume.uuid)?.size,
+    stored.settings.get(scrubKey(volume.uuid)),
     nexus,
     target?.status,
     nexus === undefined ? undefined : target?.nexuses.get(nexus.uuid),

@@ -257,6 +257,11 @@ export const Settings = v.object({
   nodeDeadlineMs: Count,
   restrictHosts: v.boolean(),
   switchOver: v.boolean(),
+  scrubIntervalMs: Count,
+  scrubBytesPerSec: Count,
+  maxScrubs: Count,
+  maxScrubsPerNode: Count,
+  scrubWindow: v.nullable(v.string()),
 });
 const given = v.optional(v.nullable(Count));
 /** New values; null goes back to the default (of `maxRebuilds`: to no limit). */
@@ -271,6 +276,11 @@ export const SettingsBody = v.strictObject({
   nodeDeadlineMs: given,
   restrictHosts: v.optional(v.nullable(v.boolean())),
   switchOver: v.optional(v.nullable(v.boolean())),
+  scrubIntervalMs: given,
+  scrubBytesPerSec: given,
+  maxScrubs: given,
+  maxScrubsPerNode: given,
+  scrubWindow: v.optional(v.nullable(Text)),
 });
 
 export const MoveReplicaBody = v.strictObject({

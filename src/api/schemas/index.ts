@@ -11,6 +11,7 @@ import {
 import * as nexuses from "./nexuses.ts";
 import * as nodes from "./nodes.ts";
 import * as pools from "./pools.ts";
+import * as scrubs from "./scrubs.ts";
 import * as volumes from "./volumes.ts";
 
 const { errorKinds: _errorKinds, ...clusterShapes } = cluster;
@@ -26,6 +27,7 @@ export const components: Readonly<Record<string, v.GenericSchema>> = {
   ...pools,
   ...nexuses,
   ...volumes,
+  ...scrubs,
   ...clusterShapes,
 } as unknown as Record<string, v.GenericSchema>;
 
@@ -55,6 +57,8 @@ export type VolumeUsage = v.InferOutput<typeof volumes.VolumeUsage>;
 export type ReplicaTopology = v.InferOutput<typeof volumes.ReplicaTopology>;
 export type VolumeSnapshot = v.InferOutput<typeof volumes.VolumeSnapshot>;
 export type VolumeSnapshots = v.InferOutput<typeof volumes.VolumeSnapshots>;
+export type ScrubSummary = v.InferOutput<typeof scrubs.ScrubSummary>;
+export type VolumeScrub = v.InferOutput<typeof scrubs.VolumeScrub>;
 export type Specs = v.InferOutput<typeof cluster.Specs>;
 export type RestWatch = v.InferOutput<typeof cluster.RestWatch>;
 export type Event = v.InferOutput<typeof cluster.Event>;

@@ -17,6 +17,7 @@ import {
 } from "./fields.ts";
 import { ChildState, ChildStateReason, Nexus } from "./nexuses.ts";
 import { ReplicaState } from "./pools.ts";
+import { ScrubSummary } from "./scrubs.ts";
 
 const int32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0x7fff_ffff));
 const uint8 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(255));
@@ -191,6 +192,8 @@ export const VolumeState = v.object({
   replica_topology: v.record(Uuid, ReplicaTopology),
   usage: v.optional(VolumeUsage),
   health: v.optional(VolumeHealth),
+  /** Ours. Absent before the first one. */
+  scrub: v.optional(ScrubSummary),
 });
 export const Volume = v.object({ spec: VolumeSpec, state: VolumeState });
 const nextToken = v.optional(v.pipe(v.number(), v.integer()));

@@ -32,8 +32,9 @@ const kinds: Readonly<Record<EngineEvent["kind"], Kind | null>> = {
   "nexus-superseded": { category: "Nexus", action: "StateChange" },
   "rebuild-started": { category: "Nexus", action: "RebuildBegin" },
   "rebuild-ended": { category: "Nexus", action: "RebuildEnd" },
-  "scrub-started": { category: "Nexus", action: "ScrubBegin" },
-  "scrub-ended": { category: "Nexus", action: "ScrubEnd" },
+  // The volume's own events say when it began and ended.
+  "scrub-started": null,
+  "scrub-ended": null,
   "scrub-mismatch": { category: "Nexus", action: "ScrubMismatch" },
   "host-connected": { category: "HostInitiator", action: "NvmeConnect" },
   "host-disconnected": { category: "HostInitiator", action: "NvmeDisconnect" },

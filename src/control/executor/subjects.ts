@@ -1,6 +1,7 @@
 /** Which subjects are to be planned again when a record or an observation has changed. */
 import type { StoreView } from "../cluster-state.ts";
 import type { Work } from "../planner/plan.ts";
+import { volumeOfScrubKey } from "../planner/scrub-record.ts";
 
 /** What a change asks for: these subjects, or everything. */
 export interface Affected {
@@ -33,7 +34,7 @@ export function affectedBy(
     const key = name.slice(slash + 1);
     switch (name.slice(0, slash)) {
       case "volumes":
-        subjects.add(`volume/${key}`).add(`standby/${key}`);
+        subjects.add(`volume/${key}`).add(`standby/${key}`).add(`scrub/${key}`);
         for (const uuid of after.replicasOfVolume.get(key) ?? []) subjects.add(`replica/${uuid}`);
         for (const uuid of after.nexusesOfVolume.get(key) ?? []) subjects.add(`nexus/${uuid}`);
         break;
@@ -64,7 +65,8 @@ export function affectedBy(
         all = true;
         break;
       case "settings":
-        if (!key.startsWith("nexus-record/")) all = true;
+        if (volumeOfScrubKey(key) !== undefined) subjects.add(key);
+        else if (!key.startsWith("nexus-record/")) all = true;
         break;
       default:
         break;
@@ -95,7 +97,9 @@ export function affectedByNode(
   for (const uuid of change.nexuses) {
     subjects.add(`nexus/${uuid}`);
     const volume = view.nexuses.get(uuid)?.volumeUuid;
-    if (volume != null) subjects.add(`volume/${volume}`).add(`standby/${volume}`);
+    if (volume != null) {
+      subjects.add(`volume/${volume}`).add(`standby/${volume}`).add(`scrub/${volume}`);
+    }
   }
   // A target that is away may wait for hosts to be connected to a standby.
   for (const uuid of change.standbys) subjects.add(`standby/${uuid}`).add(`volume/${uuid}`);

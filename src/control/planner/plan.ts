@@ -52,7 +52,7 @@ export type Step =
 export interface Work {
   /**
    * `volume/<uuid>`, `pool/<id>`, `node/<id>`, `snapshot/<uuid>`, `replica/<uuid>`, `nexus/<uuid>`,
-   * `standby/<volume uuid>`.
+   * `standby/<volume uuid>`, `scrub/<volume uuid>`.
    */
   readonly subject: string;
   readonly steps: readonly Step[];

@@ -22,6 +22,11 @@ export const settingsDefault: ClusterSettings = {
   nodeDeadlineMs: 2_000,
   restrictHosts: true,
   switchOver: true,
+  scrubIntervalMs: 30 * 24 * 60 * 60_000,
+  scrubBytesPerSec: 64 << 20,
+  maxScrubs: 4,
+  maxScrubsPerNode: 1,
+  scrubWindow: null,
 };
 
 const whole = (least: number, most: number) =>
@@ -39,6 +44,19 @@ export const SettingsSchema = v.strictObject({
   nodeDeadlineMs: whole(1_000, 600_000),
   restrictHosts: v.boolean(),
   switchOver: v.boolean(),
+  scrubIntervalMs: whole(0, 366 * 24 * 60 * 60_000),
+  scrubBytesPerSec: whole(0, 2 ** 40),
+  maxScrubs: whole(1, 10_000),
+  maxScrubsPerNode: whole(1, 10_000),
+  scrubWindow: v.nullable(
+    v.pipe(
+      v.string(),
+      v.regex(
+        /^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$/,
+        "not a time of the day such as 22:00-06:00 (UTC)",
+      ),
+    ),
+  ),
 } satisfies { [K in keyof ClusterSettings]: v.GenericSchema<unknown, ClusterSettings[K]> });
 
 const settingNames = Object.keys(SettingsSchema.entries) as readonly (keyof ClusterSettings)[];

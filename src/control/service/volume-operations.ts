@@ -17,6 +17,7 @@ import {
   setMaxSnapshots,
   setReplicaCount,
 } from "../planner/decide/scale.ts";
+import { acknowledgeScrub, startScrub, stopScrub } from "../planner/decide/scrubs.ts";
 import { createSnapshot, destroySnapshot, restoreVolume } from "../planner/decide/snapshots.ts";
 import { createVolume, destroyVolume } from "../planner/decide/volumes.ts";
 import {
@@ -47,6 +48,7 @@ type BesideOperations = Pick<
   Control,
   "createSnapshot" | "destroySnapshot" | "addWatch" | "removeWatch"
 >;
+type ScrubOperations = Pick<Control, "startScrub" | "stopScrub" | "acknowledgeScrub">;
 
 export function volumeLife(operations: Operations): LifeOperations {
   const turns = makeTurns({
@@ -240,6 +242,38 @@ export function besideVolumes(operations: Operations): BesideOperations {
         request: [volumeUuid, callback],
         context,
         decide: (state) => removeWatch(state, volumeUuid, callback),
+      }),
+  };
+}
+
+export function volumeScrubs(operations: Operations): ScrubOperations {
+  return {
+    async startScrub(uuid, request, context) {
+      await operations.carryOut({
+        name: "startScrub",
+        request: [uuid, request],
+        context,
+        decide: (state, uuids) => startScrub(state, uuid, request, uuids),
+        subject: `scrub/${uuid}`,
+        goal: null,
+      });
+    },
+    async stopScrub(uuid, context) {
+      await operations.carryOut({
+        name: "stopScrub",
+        request: [uuid],
+        context,
+        decide: (state) => stopScrub(state, uuid),
+        subject: `scrub/${uuid}`,
+        goal: null,
+      });
+    },
+    acknowledgeScrub: (uuid, context) =>
+      operations.commit({
+        name: "acknowledgeScrub",
+        request: [uuid],
+        context,
+        decide: (state) => acknowledgeScrub(state, uuid),
       }),
   };
 }

@@ -2,7 +2,6 @@
 import { TrilithError } from "../../errors.ts";
 import type { Bdev } from "../bdev/bdev.ts";
 import type { NvmfBdev } from "../bdev/nvmf/nvmf-bdev.ts";
-import { openBdev } from "../bdev/open.ts";
 import { parseBdevUri } from "../bdev/uri.ts";
 import type { ChildDevice } from "../nexus/index.ts";
 import type { Bdevs } from "./bdevs.ts";
@@ -38,7 +37,7 @@ function openLocal(name: string, bdevs: Bdevs, replicas: Replicas): ChildDevice 
 
 async function openRemote(context: ShardContext, uri: string): Promise<ChildDevice> {
   const { host } = context.options;
-  const bdev = (await openBdev(context.reactor, uri, {
+  const bdev = (await context.openBdev(context.reactor, uri, {
     host,
     nvmf: { onLoss: "fail", log: (level, message) => context.log(level, message) },
   })) as NvmfBdev;
@@ -77,7 +76,7 @@ export class ChildOpener {
     const parsed = parseBdevUri(uri);
     if (parsed.driver === "bdev") return openLocal(parsed.name, this.#bdevs, this.#replicas);
     if (parsed.driver === "nvmf") return openRemote(this.#context, uri);
-    const bdev = await openBdev(this.#context.reactor, parsed);
+    const bdev = await this.#context.openBdev(this.#context.reactor, parsed);
     return { bdev, link: undefined, isLocal: true, close: () => bdev.close() };
   }
 }

@@ -1,7 +1,6 @@
 /** Opens devices on behalf of the API. */
 import { TrilithError } from "../../errors.ts";
 import type { Bdev } from "../bdev/bdev.ts";
-import { openBdev } from "../bdev/open.ts";
 import type { BdevUri } from "../bdev/uri.ts";
 import { FORMER_ENGINE_MS, FORMER_ENGINE_POLL_MS } from "./limits.ts";
 import type { ShardContext } from "./shard.ts";
@@ -20,7 +19,7 @@ export async function openDevice(
   for (;;) {
     reactor.activity = what;
     try {
-      return await openBdev(reactor, uri, { host: options.host });
+      return await context.openBdev(reactor, uri, { host: options.host });
     } catch (error) {
       const isInUse = error instanceof TrilithError && error.code === "InUse";
       if (!isInUse || reactor.now > startedNs + FORMER_ENGINE_MS * 1e6) throw error;

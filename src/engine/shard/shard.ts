@@ -6,7 +6,10 @@ import { heapStats } from "bun:jsc";
 import { discoveryNqnOf } from "../../names.ts";
 import type { Log } from "../../ops/log.ts";
 import { buildInfo } from "../../version.ts";
+import { openBdev } from "../bdev/open.ts";
 import { NbdServer } from "../nbd/server.ts";
+import type { Nexus } from "../nexus/index.ts";
+import type { Replica } from "../pool/index.ts";
 import { LOG_LINES_PER_SEC } from "../reactor/limits.ts";
 import type { Reactor } from "../reactor/reactor.ts";
 import { recvBuffersOf } from "../reactor/tcp-stream.ts";
@@ -47,6 +50,8 @@ export interface ShardContext {
   readonly clockMs: () => number;
   /** The reactor's time when it started. */
   readonly startedNs: number;
+  /** Opens devices by their URIs. */
+  readonly openBdev: typeof openBdev;
 }
 
 /** Passes log lines on to the main thread, at most so many in a second. */
@@ -71,7 +76,8 @@ function boundedLog(reactor: Reactor, main: MainLink): Log {
 export class Shard {
   readonly methods: ShardMethods;
   readonly #context: ShardContext;
-  readonly #target: Target;
+  /** What serves NVMe hosts. */
+  readonly target: Target;
   readonly #nbd: NbdServer;
   readonly #shares: Shares;
   readonly #bdevs: Bdevs;
@@ -81,15 +87,16 @@ export class Shard {
   readonly #faults: Faults;
   readonly #stats: Stats;
 
-  constructor(reactor: Reactor, options: ShardOptions, main: MainLink) {
+  /** `open`: other than what opens real devices, for simulations. */
+  constructor(reactor: Reactor, options: ShardOptions, main: MainLink, open = openBdev) {
     const log = boundedLog(reactor, main);
     const event = (what: ShardEvent): void => main.tell("event", what);
     const clockMs = (): number => main.clockMs();
     const startedNs = reactor.now;
-    const context = { reactor, options, log, main, event, clockMs, startedNs };
+    const context = { reactor, options, log, main, event, clockMs, startedNs, openBdev: open };
     const buffers = recvBuffersOf(reactor);
     this.#context = context;
-    this.#target = new Target(reactor, buffers, {
+    this.target = new Target(reactor, buffers, {
       h2cDataBytes: H2C_DATA_BYTES_DEFAULT,
       firmware: buildInfo.version,
       discovery: {
@@ -104,7 +111,7 @@ export class Shard {
       log,
       handOver: (moved) => main.tell("handOverNbd", moved),
     });
-    this.#shares = new Shares(context, this.#target, this.#nbd);
+    this.#shares = new Shares(context, this.target, this.#nbd);
     this.#bdevs = new Bdevs(context, this.#shares);
     this.#replicas = new Replicas(context, this.#shares);
     this.#standbys = new Standbys(context, this.#shares);
@@ -118,9 +125,19 @@ export class Shard {
     this.methods = this.#makeMethods();
   }
 
+  /** A nexus of this reactor, for who looks from outside; undefined: there is none. */
+  nexusOf(uuid: string): Nexus | undefined {
+    return this.#nexuses.has(uuid) ? this.#nexuses.get(uuid) : undefined;
+  }
+
+  /** A replica of this reactor; `NotFound` otherwise. */
+  replicaOf(uuid: string): Replica {
+    return this.#replicas.get(uuid);
+  }
+
   #makeMethods(): ShardMethods {
     const { main } = this.#context;
-    const target = this.#target;
+    const target = this.target;
     return {
       listen: async ({ nvmf, nbd }) => {
         for (const fd of nvmf) target.listen(fd);
@@ -182,7 +199,7 @@ export class Shard {
       slotsFree: io.free,
       handlers: reactor.handlerCount,
       timers: reactor.timers.count,
-      connections: this.#target.connections.size + this.#nbd.connections.size,
+      connections: this.target.connections.size + this.#nbd.connections.size,
       heapBytes: heapStats().heapSize,
       bdevs: this.#bdevs.count,
       pools: this.#replicas.pools.count,

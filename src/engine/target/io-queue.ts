@@ -47,7 +47,7 @@ const permanent: ReadonlySet<number> = new Set([
 ]);
 
 /** NVMe status of an I/O status; a failed write is told as a write fault. */
-function nvmeStatus(status: number, op: number): number {
+export function nvmeStatus(status: number, op: number): number {
   if (status === IoStatus.OK) return 0;
   // A newer path exists: the host shall look for it rather than fail the command.
   if (status === IoStatus.SUPERSEDED) return Status.INTERNAL_PATH_ERROR;

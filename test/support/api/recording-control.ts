@@ -132,6 +132,9 @@ export function recordingControl(cluster: PlannedCluster): RecordingControl {
     resizeVolume: (uuid, sizeBytes) => decide.resizeVolume(state(), uuid, sizeBytes),
     destroyShutdownTargets: (uuid) => decide.destroyShutdownTargets(state(), uuid),
     moveReplica: (uuid, toPool) => decide.moveReplica(state(), uuid, toPool, uuids()),
+    startScrub: (uuid, request) => decide.startScrub(state(), uuid, request, uuids()),
+    stopScrub: (uuid) => decide.stopScrub(state(), uuid),
+    acknowledgeScrub: (uuid) => decide.acknowledgeScrub(state(), uuid),
     createSnapshot: (volume, uuid) => decide.createSnapshot(state(), volume, uuid, uuids()),
     destroySnapshot: (uuid, volume) => decide.destroySnapshot(state(), uuid, volume),
     registerAppNode: (id, endpoint, labels) =>

@@ -13,6 +13,11 @@ const settings = {
   nodeDeadlineMs: 1500,
   restrictHosts: true,
   switchOver: true,
+  scrubIntervalMs: 30 * 24 * 3_600_000,
+  scrubBytesPerSec: 64 << 20,
+  maxScrubs: 4,
+  maxScrubsPerNode: 1,
+  scrubWindow: null,
 };
 const answers = {
   "GET /settings": { body: settings },
@@ -36,6 +41,11 @@ describe("settings", () => {
       ["node-deadline", "1500ms"],
       ["restrict-hosts", "true"],
       ["switch-over", "true"],
+      ["scrub-interval", "30d"],
+      ["scrub-bytes-per-sec", "67108864"],
+      ["max-scrubs", "4"],
+      ["max-scrubs-per-node", "1"],
+      ["scrub-window", "none"],
     ]);
     expect(JSON.parse((await run("get settings -o json", answers)).out)).toEqual(settings);
   });
@@ -48,6 +58,9 @@ describe("settings", () => {
     ["max-rebuilds none", { maxRebuilds: null }],
     ["pool-commitment-percent default", { poolCommitmentPercent: null }],
     ["restrict-hosts false", { restrictHosts: false }],
+    ["scrub-interval 14d", { scrubIntervalMs: 14 * 24 * 3_600_000 }],
+    ["scrub-window 22:00-06:00", { scrubWindow: "22:00-06:00" }],
+    ["scrub-window none", { scrubWindow: null }],
   ];
   for (const [line, body] of changes) {
     test(`are changed: ${line}`, async () => {

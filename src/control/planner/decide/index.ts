@@ -91,5 +91,6 @@ export {
 } from "./publish.ts";
 export { createReplica, destroyReplica, shareReplica, unshareReplica } from "./replicas.ts";
 export { moveReplica, resizeVolume, setMaxSnapshots, setReplicaCount } from "./scale.ts";
+export { acknowledgeScrub, startScrub, stopScrub } from "./scrubs.ts";
 export { createSnapshot, destroySnapshot, restoreVolume } from "./snapshots.ts";
 export { createVolume, destroyVolume, newReplica, placementOf, touchPlaces } from "./volumes.ts";

@@ -4,17 +4,23 @@
  */
 import type { EngineNexus } from "../../cluster-state.ts";
 import type { NodeRecord, PoolRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
+import { keptScrub } from "../scrub-record.ts";
 import { type VolumeStatus, volumeStatus } from "../status.ts";
 import { childOfReplica } from "./children.ts";
 import { POOL_FULL_PERCENT } from "./limits.ts";
 import type { Planning } from "./planning.ts";
+import { scrubWarnings } from "./scrubs.ts";
 import { isServing } from "./target.ts";
 
 /** Warns of everything that needs attention and was not warned of yet: to be called last. */
 export function planAttention(p: Planning): void {
   for (const node of p.stored.nodes.values()) ofNode(p, node);
   for (const pool of p.stored.pools.values()) ofPool(p, pool);
-  for (const volume of p.stored.volumes.values()) ofVolume(p, volume);
+  for (const volume of p.stored.volumes.values()) {
+    ofVolume(p, volume);
+    const scrub = keptScrub(p.stored, volume.uuid);
+    if (scrub !== undefined) p.warnings.push(...scrubWarnings(volume, scrub));
+  }
   ofFailures(p);
 }
 
@@ -159,6 +165,7 @@ function isRecorded(p: Planning, subject: string): boolean {
     case "nexus":
       return stored.nexuses.has(key);
     case "volume":
+    case "scrub":
       return stored.volumes.has(key);
     case "snapshot":
       return stored.snapshots.has(key);

@@ -9,6 +9,7 @@
  */
 import type { ClusterState } from "../../cluster-state.ts";
 import type { Plan, Warning, Work } from "../plan.ts";
+import { volumeOfScrubKey } from "../scrub-record.ts";
 
 import { planAttention } from "./attention.ts";
 import { planGarbage, planOrphan } from "./garbage.ts";
@@ -17,6 +18,7 @@ import { planNode } from "./nodes.ts";
 import { type Failures, noFailures, Planning } from "./planning.ts";
 import { planOrphanPool, planPool } from "./pools.ts";
 import { planReplica } from "./replicas.ts";
+import { planForgottenScrub, planScrub } from "./scrubs.ts";
 import { planSnapshot } from "./snapshots.ts";
 import { planOrphanStandbys, planStandbys, standbysByVolume } from "./standby.ts";
 import { planVolume } from "./volumes.ts";
@@ -65,6 +67,10 @@ function planOne(p: Planning, subject: string): Work | null {
       const volume = stored.volumes.get(key);
       return volume === undefined ? planOrphanStandbys(p, key) : planStandbys(p, volume);
     }
+    case "scrub": {
+      const volume = stored.volumes.get(key);
+      return volume === undefined ? planForgottenScrub(p, key) : planScrub(p, volume);
+    }
     default:
       return null;
   }
@@ -94,6 +100,11 @@ export function plan(state: ClusterState, failures: Failures = noFailures): Plan
   for (const nexus of stored.nexuses.values()) add(planNexus(p, nexus));
   for (const volume of stored.volumes.values()) add(planVolume(p, volume));
   for (const volume of stored.volumes.values()) add(planStandbys(p, volume));
+  for (const volume of stored.volumes.values()) add(planScrub(p, volume));
+  for (const key of stored.settings.keys()) {
+    const uuid = volumeOfScrubKey(key);
+    if (uuid !== undefined && !stored.volumes.has(uuid)) add(planForgottenScrub(p, uuid));
+  }
   for (const uuid of standbysByVolume(state.observed).keys()) {
     if (!stored.volumes.has(uuid)) add(planOrphanStandbys(p, uuid));
   }

@@ -18,3 +18,5 @@ export const FOLLOW_WAIT_MS = 10_000;
 export const POOL_FULL_PERCENT = 90;
 /** Children that a nexus can have. */
 export const CHILDREN_MAX = 8;
+/** Where a running scrub is goes into the store so often; found differences at once. */
+export const SCRUB_CHECKPOINT_MS = 30_000;

@@ -62,6 +62,8 @@ export class Planning {
   readonly failures: Failures;
   readonly warnings: Warning[] = [];
   wakeAtMs: number | null = null;
+  /** Volumes whose scrub may begin now; found out when the first one is due. */
+  scrubsToBegin: ReadonlySet<Uuid> | null = null;
   #rebuilds: number | null = null;
 
   constructor(state: ClusterState, failures: Failures) {
