@@ -24,6 +24,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildKubernetesPrograms } from "./kubernetes-programs.mjs";
+import { installCsiSanity } from "./csi-sanity.mjs";
 import { patchPackage } from "./patch.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -267,3 +268,4 @@ applyPatches();
 installLibraries();
 installDebianPackages(purposes);
 if (purposes.includes("--test")) buildKubernetesPrograms(say);
+if (purposes.includes("--test")) installCsiSanity(say);

@@ -2,16 +2,23 @@
 import { hostname } from "node:os";
 import { resolve } from "node:path";
 import { type Command, Command as CommanderCommand, InvalidArgumentError, Option } from "commander";
-import { startDriver } from "../csi/driver.ts";
+import type { RestClient } from "../client/client.ts";
+import { type DriverOptions, startDriver } from "../csi/driver.ts";
 import {
   checkDriverName,
   DRIVER_NAME_DEFAULT,
   KUBELET_DIR_DEFAULT,
   pluginSocket,
+  registrationSocket,
 } from "../csi/names.ts";
+import { nodeService } from "../csi/node/node-service.ts";
+import { nodeTopology, zoneLabels } from "../csi/topology.ts";
 import { notifySystemd } from "../engine/main/systemd.ts";
-import { TrilithError } from "../errors.ts";
-import { makeLog } from "../ops/log.ts";
+import { Agent } from "../host/agent.ts";
+import { ClusterClients, clusterPaths } from "../host/cluster-paths.ts";
+import { linuxKernel } from "../host/kernel.ts";
+import { STATE_FILE_DEFAULT } from "../host/state-file.ts";
+import { type Log, makeLog } from "../ops/log.ts";
 import type { CliContext } from "./context.ts";
 import { addLogOptions, type LogCliOptions } from "./engine-options.ts";
 import { endSignal } from "./process-end.ts";
@@ -26,6 +33,7 @@ interface CsiCliOptions extends LogCliOptions, Partial<GlobalOptions> {
   readonly csiSocket?: string;
   readonly dataLocality: "none" | "preferred";
   readonly topology?: Readonly<Record<string, string>>;
+  readonly hostState: string;
   readonly stopOnStdinEnd?: true;
 }
 
@@ -37,32 +45,52 @@ function addSegment(text: string, former: Readonly<Record<string, string>> = {})
   return { ...former, [key]: value };
 }
 
+/** The agent that connects volumes here. Where `trilith host agent` runs, that one keeps them connected. */
+function agentOf(client: RestClient, cli: CsiCliOptions, log: Log): Agent {
+  const source = clusterPaths(new ClusterClients([client]));
+  return new Agent({ kernel: linuxKernel, stateFile: cli.hostState, source, log });
+}
+
+async function nodePart(
+  client: RestClient,
+  agent: Agent,
+  cli: CsiCliOptions,
+  driverName: string,
+  log: Log,
+): Promise<NonNullable<DriverOptions["node"]>> {
+  const { nodeName, kubeletDir } = cli;
+  const zone = await zoneLabels(client, nodeName);
+  const topology = nodeTopology(nodeName, { ...zone, ...cli.topology });
+  return {
+    handlers: nodeService({ nodeName, topology, agent, client, log }),
+    known: { nodeName, topology },
+    registrationSocket: registrationSocket(kubeletDir, driverName),
+  };
+}
+
 async function run(context: CliContext, cli: CsiCliOptions): Promise<void> {
   const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
   const ending = endSignal(cli.stopOnStdinEnd === true);
   const driverName = checkDriverName(cli.driverName);
-  const session = openSession(context, cli);
+  const { client } = openSession(context, cli);
   const isBoth = cli.node === undefined && cli.controller === undefined;
-  if (isBoth || cli.node === true) {
-    throw new TrilithError(
-      "Unimplemented",
-      "the node service is not there yet",
-      "use --controller",
-    );
-  }
+  const agent = isBoth || cli.node === true ? agentOf(client, cli, log) : null;
   const driver = await startDriver({
     driverName,
     socket: resolve(cli.csiSocket ?? pluginSocket(cli.kubeletDir, driverName)),
-    client: session.client,
+    client,
     controller: isBoth || cli.controller === true ? { dataLocality: cli.dataLocality } : null,
-    node: null,
+    node: agent === null ? null : await nodePart(client, agent, cli, driverName, log),
     log,
   });
+  agent?.keep();
   notifySystemd("READY=1");
   const reason = await ending;
   log("info", "CSI driver stops", { reason });
   notifySystemd("STOPPING=1");
   await driver.stop();
+  // What is staged stays connected: pods go on while the driver is restarted.
+  agent?.close();
 }
 
 /** The `csi` verb. */
@@ -107,6 +135,12 @@ export function csiCommand(context: CliContext): Command {
     )
     .addOption(
       new Option("--topology <key=value>", "further topology of this node").argParser(addSegment),
+    )
+    .addOption(
+      new Option("--host-state <file>", "where it is kept what this host is to be connected to")
+        .env("TRILITH_HOST_STATE")
+        .default(STATE_FILE_DEFAULT)
+        .argParser((text) => resolve(text)),
     )
     .addOption(new Option("--stop-on-stdin-end").hideHelp());
   return addLogOptions(command).action((_options: unknown, called: Command) =>
