@@ -23,8 +23,8 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { buildKubernetesPrograms } from "./kubernetes-programs.mjs";
 import { installCsiSanity } from "./csi-sanity.mjs";
+import { buildKubernetesPrograms } from "./kubernetes-programs.mjs";
 import { patchPackage } from "./patch.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
