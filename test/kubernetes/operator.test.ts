@@ -50,7 +50,9 @@ describe.skipIf(programsFolder === null)("the operator of pools", () => {
     server = await KubeServer.start();
     for (const name of namespaces) await applyYaml(server.client, namespaceYaml(name));
     await applyYaml(server.client, manifestText());
-    cluster = await Cluster.start(3, tmpdir(), ["--kubeconfig", server.kubeconfig]);
+    // With the rights that the manifest gives it, and no others.
+    const kubeconfig = await server.kubeconfigOf("trilith", "trilith-appliance");
+    cluster = await Cluster.start(3, tmpdir(), ["--kubeconfig", kubeconfig]);
   });
   afterAll(async () => {
     await endClusters();

@@ -82,7 +82,7 @@ parameters:
   fsType: xfs
   mirrorCount: "2"
   perfTier: high
-provisioner: io.openebs.csi-mayastor
+provisioner: dcx.csi.diamanti.com
 reclaimPolicy: Delete
 volumeBindingMode: Immediate
 allowVolumeExpansion: true

@@ -157,6 +157,18 @@ export class KubeServer {
     writeFileSync(path, JSON.stringify(config), { mode: 0o600 });
   }
 
+  /** A kubeconfig that acts as a service account, with the rights that were granted to it and no others. */
+  async kubeconfigOf(namespace: string, account: string): Promise<string> {
+    const { status } = await this.client.call<{ readonly status: { readonly token: string } }>({
+      method: "POST",
+      path: `/api/v1/namespaces/${namespace}/serviceaccounts/${account}/token`,
+      body: { apiVersion: "authentication.k8s.io/v1", kind: "TokenRequest", spec: {} },
+    });
+    const path = join(this.folder, `${account}.kubeconfig`);
+    this.#writeKubeconfig(path, status.token);
+    return path;
+  }
+
   /** Starts etcd and the API server, and waits until it is ready. */
   static async start(): Promise<KubeServer> {
     const server = new KubeServer();
@@ -191,14 +203,23 @@ export class KubeServer {
     await this.#api.stop("SIGKILL");
   }
 
-  /** Starts another of Kubernetes' programs, with access to the API server. */
-  run(name: string, args: readonly string[]): Program {
-    const program = this.#add(name, join(programsFolder!, name), [
-      `--kubeconfig=${this.kubeconfig}`,
+  /** Starts another of Kubernetes' programs, with access to the API server; `label` names its log. */
+  run(
+    name: string,
+    args: readonly string[],
+    { kubeconfig = this.kubeconfig, label = name } = {},
+  ): Program {
+    const program = this.#add(label, join(programsFolder!, name), [
+      `--kubeconfig=${kubeconfig}`,
       ...args,
     ]);
     program.start();
     return program;
+  }
+
+  /** Ends a program with the others. */
+  keep(program: Program): void {
+    this.#programs.push(program);
   }
 
   logs(lines = 20): string {
