@@ -1,5 +1,6 @@
 /** `trilith host`: connects this host to volumes, and keeps it connected. */
 import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import { type RestClient, restClient } from "../client/client.ts";
@@ -13,6 +14,7 @@ import { connectBlocking } from "../host/fabrics.ts";
 import type { ConnectedVolume, ConnectOptions } from "../host/host.ts";
 import { defaultHostNqn, readHostFacts } from "../host/identity.ts";
 import { linuxKernel } from "../host/kernel.ts";
+import { PathReporter } from "../host/reporter.ts";
 import { STATE_FILE_DEFAULT, takeKeeping } from "../host/state-file.ts";
 import { endpointText, nqnOf } from "../names.ts";
 import { makeLog } from "../ops/log.ts";
@@ -285,11 +287,18 @@ function clientsOf(context: CliContext, cli: AgentCliOptions): ClusterClients {
 async function runAgent(context: CliContext, cli: AgentCliOptions): Promise<void> {
   const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
   const ending = endSignal(cli.stopOnStdinEnd === true);
+  const clients = clientsOf(context, cli);
+  const reporter = new PathReporter({
+    hostName: hostname(),
+    send: (report) => clients.call((client) => client.reportPaths(report)),
+    failed: (error) => log("warn", "lost paths cannot be told to the cluster", { error }),
+  });
   const agent = new Agent({
     kernel: linuxKernel,
     stateFile: cli.state,
-    source: clusterPaths(clientsOf(context, cli)),
+    source: clusterPaths(clients),
     log,
+    onPass: (volumes, view) => reporter.observe(volumes, view),
   });
   agent.keep();
   notifySystemd("READY=1");

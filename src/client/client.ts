@@ -13,6 +13,7 @@ import type {
   Labels,
   Node,
   Page,
+  PathReportBody,
   Pool,
   PublishVolumeBody,
   PurgeBody,
@@ -163,6 +164,7 @@ export function restClient(options: HttpOptions) {
       call<Volume>("POST", path`/volumes/${volume}/replicas/${replica}/move`, {
         body: pool === undefined ? {} : { pool },
       }),
+    reportPaths: (report: PathReportBody) => call<void>("POST", "/path-reports", { body: report }),
     paths: (id: string) => get<VolumePath[]>(path`/volumes/${id}/paths`),
     scrubs: () => get<VolumeScrub[]>("/scrubs"),
     scrub: (id: string) => get<VolumeScrub>(path`/volumes/${id}/scrub`),

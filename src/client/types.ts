@@ -284,6 +284,19 @@ export interface AppNode {
   }>;
 }
 
+/** Addition: what a host says of its paths to the volumes of which it has lost some. */
+export interface PathReportBody {
+  readonly host: string;
+  readonly name: string;
+  readonly volumes: readonly {
+    readonly volume: string;
+    readonly paths: readonly {
+      readonly address: string;
+      readonly port: number;
+      readonly state: "live" | "lost";
+    }[];
+  }[];
+}
 export interface CreatePoolBody {
   readonly disks: readonly string[];
   readonly labels?: Labels;

@@ -100,9 +100,26 @@ export interface StoreView {
   readonly poolsOfNode: ReadonlyMap<NodeId, ReadonlySet<PoolId>>;
 }
 
+/** A way to a volume as a host has it. */
+export interface HostPath {
+  readonly address: string;
+  readonly port: number;
+  /** Null: it is connected; else since when the host has said that it is not. */
+  readonly lostSinceMs: number | null;
+}
+
+/** What a host says of its paths to one volume; only hosts say something that have lost one. */
+export interface HostPaths {
+  readonly hostNqn: string;
+  readonly hostName: string;
+  readonly paths: readonly HostPath[];
+}
+
 export interface ClusterState {
   readonly nowMs: number;
   readonly settings: ClusterSettings;
   readonly stored: StoreView;
   readonly observed: ReadonlyMap<NodeId, ObservedNode>;
+  /** By volume. Known to the leader alone, and for a while: hosts repeat what stays so. Absent: nothing. */
+  readonly hostPaths?: ReadonlyMap<Uuid, readonly HostPaths[]>;
 }

@@ -87,6 +87,20 @@ export interface DrainRequest {
   readonly evacuate: boolean;
 }
 
+/** Everything that a host has to say of its paths: the volumes of which it has lost some. */
+export interface PathReport {
+  readonly hostNqn: string;
+  readonly hostName: string;
+  readonly volumes: readonly {
+    readonly uuid: Uuid;
+    readonly paths: readonly {
+      readonly address: string;
+      readonly port: number;
+      readonly isLost: boolean;
+    }[];
+  }[];
+}
+
 /** Settings by name, with their new values. */
 export type SettingsChange = { readonly [K in keyof ClusterSettings]?: ClusterSettings[K] | null };
 
@@ -101,6 +115,9 @@ export interface Control {
   events(sinceId: number, limit: number): { events: StoredEvent[]; oldestId: number };
   /** Called with each event as it is applied. */
   onEvent(listener: (event: StoredEvent) => void): () => void;
+
+  /** Takes what a host says of its paths; for the leader. */
+  reportPaths(report: PathReport, context: RequestContext): Promise<void>;
 
   cordonNode(id: NodeId, label: string, context: RequestContext): Promise<void>;
   /** Takes away a cordon or a drain label. */

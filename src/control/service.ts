@@ -5,6 +5,7 @@
 import type { Log } from "../ops/log.ts";
 import type { ClusterState } from "./cluster-state.ts";
 import type { Control } from "./control.ts";
+import { PathReports } from "./path-reports.ts";
 import type { Plan } from "./planner/plan.ts";
 import { nodeOperations } from "./service/node-operations.ts";
 import { Operations } from "./service/operation.ts";
@@ -25,6 +26,8 @@ export interface ServiceOptions {
   readonly observation: Observation;
   readonly execution: Execution;
   readonly membership: Membership;
+  /** What hosts say of their paths. Default: its own. */
+  readonly pathReports?: PathReports;
   /** What the planner would do now. */
   readonly plan: (state: ClusterState) => Plan;
   readonly log: Log;
@@ -49,6 +52,7 @@ export function createService(options: ServiceOptions): Service {
     observation,
     execution,
     membership,
+    pathReports: options.pathReports ?? new PathReports(),
     now: options.now ?? Date.now,
     newUuid: options.newUuid ?? (() => crypto.randomUUID()),
   });
@@ -60,6 +64,13 @@ export function createService(options: ServiceOptions): Service {
     plan: async () => {
       operations.requireLeader(); // Reading the latest state would wait for a leader to come.
       return options.plan(await operations.latestState());
+    },
+    reportPaths: async (report, { requestId }) => {
+      operations.requireLeader();
+      const { pathReports, now } = operations.parts;
+      for (const uuid of pathReports.report(report, now())) {
+        execution.wake(`volume/${uuid}`, requestId);
+      }
     },
     events: (sinceId, limit) => store.events(sinceId, limit),
     onEvent: (listener) => store.onEvent(listener),

@@ -38,3 +38,7 @@ export const USERS_NAMED = 5;
 export const RESCAN_WAIT_MS = 2_000;
 /** Pause before a stream of events that has ended is asked for again. */
 export const FOLLOW_AGAIN_MS = 5_000;
+/** What stays lost is told again after this time; the cluster forgets after three times as long. */
+export const REPORT_AGAIN_MS = 10_000;
+/** The least from one report to the next. */
+export const REPORT_RETRY_MS = 1_000;

@@ -6,6 +6,7 @@ import { type EngineLink, openEngine } from "../control/membership/engine-link.t
 import { createToken, removeMember, transferLeadership } from "../control/membership/operations.ts";
 import type { NodeRecord } from "../control/model.ts";
 import { Observer } from "../control/observer/observer.ts";
+import { PathReports } from "../control/path-reports.ts";
 import type { Warning } from "../control/planner/plan.ts";
 import { makeSettingsReader } from "../control/service/settings.ts";
 import { createService, type Service } from "../control/service.ts";
@@ -80,11 +81,13 @@ export function openDecisions(options: DecisionOptions, core: Core, parts: Stack
     }),
     (open) => open.stop(),
   );
+  const pathReports = new PathReports();
   const executor = parts.add(
     new Executor({
       store,
       observer,
       settings: (view) => settings(view.settings),
+      hostPaths: (nowMs) => pathReports.current(nowMs),
       log,
       nowMs: now,
       instruments,
@@ -102,6 +105,7 @@ export function openDecisions(options: DecisionOptions, core: Core, parts: Stack
       store,
       observation: observer,
       execution: executor,
+      pathReports,
       membership: {
         createToken: (kind, validMs, note) => createToken(membership, kind, validMs, note),
         transferLeadership: (toNode) => transferLeadership(membership, toNode),

@@ -22,9 +22,6 @@ const REST_PORT = 8081;
  */
 const PATIENCE_S = 600;
 const SCRIPT_MS = 180_000;
-/** The kernel gives a lost path up after two seconds: then it is the agent that has to come back. */
-const CONNECT_OPTIONS = "--ctrl-loss-tmo 2 --reconnect-delay 1";
-
 let guest: Guest;
 let cluster: Cluster;
 let uuid: string;
@@ -119,7 +116,7 @@ async function servingNode(isSo: (node: ClusterNode) => boolean): Promise<Cluste
 }
 
 test("a volume is published to the host and connected over all of its paths", async () => {
-  device = await host(`trilith host connect ${uuid} ${CONNECT_OPTIONS}`);
+  device = await host(`trilith host connect ${uuid}`);
   expect(device).toMatch(/^\/dev\/nvme\d+n\d+$/);
   const { spec } = await cluster.rest.volume(uuid);
   expect(spec.target?.frontend_nodes?.map(({ nqn }) => nqn)).toEqual([guest.hostNqn]);
@@ -134,7 +131,7 @@ test("a volume is published to the host and connected over all of its paths", as
 
 test("connecting again changes nothing; what is in use is not disconnected", async () => {
   const before = await listed();
-  expect(await host(`trilith host connect ${uuid} ${CONNECT_OPTIONS}`)).toBe(device);
+  expect(await host(`trilith host connect ${uuid}`)).toBe(device);
   expect(await listed()).toEqual(before);
   await guest.ok(`mkfs.ext4 -q ${device}; mount ${device} /mnt`);
   const refused = await asHost(`trilith host disconnect ${uuid}`);
@@ -147,6 +144,8 @@ test("the target's node is killed under load: I/O goes on elsewhere, and the pat
   const first = await servingNode(() => true);
   await underLoad(guest, { target: "/mnt" }, async () => {
     await moreWritten(guest, nqn, first.address);
+    // The kernel is to give the lost path up: then it is the agent that has to come back.
+    await guest.ok(`echo 2 >"$(path_of ${nqn} ${first.address})/../ctrl_loss_tmo"`);
     await first.kill();
     const next = await servingNode((node) => node !== first);
     await moreWritten(guest, nqn, next.address);

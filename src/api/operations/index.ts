@@ -1,6 +1,7 @@
 /** All operations of the HTTP API under `/v0`. */
 import type { AnyOperation } from "../operation.ts";
 import { clusterOperations } from "./cluster.ts";
+import { hostOperations } from "./hosts.ts";
 import { nexusOperations } from "./nexuses.ts";
 import { nodeOperations } from "./nodes.ts";
 import { poolOperations } from "./pools.ts";
@@ -17,5 +18,6 @@ export const operations: readonly AnyOperation[] = [
   ...snapshotOperations,
   ...volumeOperations,
   ...scrubOperations,
+  ...hostOperations,
   ...clusterOperations,
 ];

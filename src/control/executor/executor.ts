@@ -39,6 +39,8 @@ export interface ExecutorOptions {
   readonly store: Store;
   readonly observer: ExecutorObserver;
   readonly settings: (view: StoreView) => ClusterSettings;
+  /** What hosts say of their paths; default: nothing. */
+  readonly hostPaths?: (nowMs: number) => NonNullable<ClusterState["hostPaths"]>;
   readonly log: Log;
   /** Milliseconds since 1970. */
   readonly nowMs: () => number;
@@ -145,11 +147,13 @@ export class Executor implements Execution {
 
   /** The cluster as it is seen here now. */
   state(): ClusterState {
-    const { store, observer, settings, nowMs } = this.#options;
+    const { store, observer, settings, hostPaths } = this.#options;
+    const nowMs = this.#options.nowMs();
     // Observations are older than the records: a thing without a record has none any more.
     const observed = observer.observation();
     const stored = store.view();
-    return { nowMs: nowMs(), settings: settings(stored), stored, observed };
+    const reported = hostPaths === undefined ? {} : { hostPaths: hostPaths(nowMs) };
+    return { nowMs, settings: settings(stored), stored, observed, ...reported };
   }
 
   /** Nothing is under way and nothing waits to be planned. */

@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { TrilithError } from "../../errors.ts";
 import type { ClusterSettings, ClusterState } from "../cluster-state.ts";
 import type { RequestContext } from "../control.ts";
+import type { PathReports } from "../path-reports.ts";
 import { decisionUuids, type FreshUuids } from "../planner/decide/changes.ts";
 import type { Change, Decision } from "../planner/plan.ts";
 import type { Store } from "../store/store.ts";
@@ -19,6 +20,7 @@ export interface ServiceParts {
   readonly observation: Observation;
   readonly execution: Execution;
   readonly membership: Membership;
+  readonly pathReports: PathReports;
   /** Milliseconds since 1970. */
   readonly now: () => number;
   readonly newUuid: () => string;
@@ -90,11 +92,13 @@ export class Operations {
 
   /** The cluster as this member sees it now. */
   state(stored = this.parts.store.view()): ClusterState {
+    const nowMs = this.parts.now();
     return {
-      nowMs: this.parts.now(),
+      nowMs,
       settings: this.#settings(stored.settings),
       stored,
       observed: this.parts.observation.observation(),
+      hostPaths: this.parts.pathReports.current(nowMs),
     };
   }
 

@@ -148,6 +148,7 @@ export function recordingControl(cluster: PlannedCluster): RecordingControl {
       cluster.settings = settingsOf(cluster.stored.settings);
       return cluster.settings;
     },
+    reportPaths: () => undefined,
     createToken: (kind, validMs) => ({
       id: "abcdef",
       token: `trilith-${kind}-abcdef-secret`,

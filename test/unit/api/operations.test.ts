@@ -547,6 +547,26 @@ describe("the cluster", () => {
     expect((await ask("GET", "/cluster")).body.members).toHaveLength(4);
   });
 
+  test("takes what hosts say of their paths", async () => {
+    const path = { address: "10.0.0.1", port: 8420, state: "lost" };
+    const body = { host: "nqn.x", name: "app", volumes: [{ volume: ids.plain, paths: [path] }] };
+    expect((await ask("POST", "/path-reports", body)).status).toBe(204);
+    const taken = { address: "10.0.0.1", port: 8420, isLost: true };
+    const volumes = [{ uuid: ids.plain, paths: [taken] }];
+    expect(call()).toEqual(["reportPaths", { hostNqn: "nqn.x", hostName: "app", volumes }]);
+    const wrong: object[] = [
+      { host: "x" },
+      { name: "" },
+      { volumes: [{ volume: "x", paths: [] }] },
+      { volumes: [{ volume: ids.plain, paths: [{ ...path, address: "here" }] }] },
+      { volumes: [{ volume: ids.plain, paths: [{ ...path, port: 0 }] }] },
+      { volumes: [{ volume: ids.plain, paths: [{ ...path, state: "odd" }] }] },
+    ];
+    for (const part of wrong) {
+      expect((await ask("POST", "/path-reports", { ...body, ...part })).status).toBe(400);
+    }
+  });
+
   test("gives out tokens, changes leader and settings", async () => {
     const made = await ask("POST", "/cluster/tokens", {
       kind: "api",

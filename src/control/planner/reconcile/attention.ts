@@ -7,6 +7,7 @@ import type { NodeRecord, PoolRecord, ReplicaRecord, VolumeRecord } from "../../
 import { keptScrub } from "../scrub-record.ts";
 import { type VolumeStatus, volumeStatus } from "../status.ts";
 import { childOfReplica } from "./children.ts";
+import { planHostPaths } from "./host-paths.ts";
 import { POOL_FULL_PERCENT } from "./limits.ts";
 import type { Planning } from "./planning.ts";
 import { scrubWarnings } from "./scrubs.ts";
@@ -18,6 +19,7 @@ export function planAttention(p: Planning): void {
   for (const pool of p.stored.pools.values()) ofPool(p, pool);
   for (const volume of p.stored.volumes.values()) {
     ofVolume(p, volume);
+    planHostPaths(p, volume);
     const scrub = keptScrub(p.stored, volume.uuid);
     if (scrub !== undefined) p.warnings.push(...scrubWarnings(volume, scrub));
   }

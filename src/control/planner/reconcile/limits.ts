@@ -14,6 +14,13 @@ export const HOLD_DOWN_MS = 300;
 export const REPUBLISH_WAIT_MS = 30_000;
 /** How long a target that was moved waits for a host before it goes to where hosts are connected. */
 export const FOLLOW_WAIT_MS = 10_000;
+/**
+ * How long hosts have to say that they have lost the target's node, which answers the leader, before the
+ * target goes where they are connected: a connection that was only cut is made again within that time.
+ */
+export const HOSTS_LOST_HOLD_MS = 3_000;
+/** A target that was made less than so long ago is not moved because hosts cannot reach it. */
+export const HOSTS_LOST_GAP_MS = 30_000;
 /** A pool that is so full, of thin volumes that may grow, is warned of (percent). */
 export const POOL_FULL_PERCENT = 90;
 /** Children that a nexus can have. */

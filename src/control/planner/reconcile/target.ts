@@ -10,6 +10,7 @@ import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
 import { deviceBytes } from "../capacity.ts";
 import type { Work } from "../plan.ts";
 import { followedHosts, switchedOver } from "./failover.ts";
+import { leftByHosts } from "./host-paths.ts";
 import { CHILDREN_MAX, CREATE_PATIENCE_MS } from "./limits.ts";
 import { movedTarget } from "./move.ts";
 import { isBegun, type Planning } from "./planning.ts";
@@ -66,7 +67,8 @@ export function planServing(
   const next = nexus === undefined ? missing(p, volume, record) : present(p, volume, record, nexus);
   if (next === "waiting") return waiting;
   if (next !== null) return { kind: "work", work: next };
-  const followed = followedHosts(p, volume, record, nexus!);
+  const followed =
+    followedHosts(p, volume, record, nexus!) ?? leftByHosts(p, volume, record, nexus!);
   if (followed !== null) return { kind: "work", work: followed };
   return { kind: "open", record, nexus: nexus! };
 }

@@ -13,6 +13,8 @@ import { pathsOf, plan, planFor } from "../../../../src/control/planner/reconcil
 import {
   FOLLOW_WAIT_MS,
   HOLD_DOWN_MS,
+  HOSTS_LOST_GAP_MS,
+  HOSTS_LOST_HOLD_MS,
   REPUBLISH_WAIT_MS,
 } from "../../../../src/control/planner/reconcile/limits.ts";
 import {
@@ -63,6 +65,8 @@ interface Situation {
   readonly switchOver?: boolean;
   /** Controllers that hosts have at the target. */
   readonly controllers?: number | undefined;
+  /** What hosts say: by host, since when (ms ago) each node is lost to it; null: it is connected there. */
+  readonly hosts?: Readonly<Record<string, Partial<Record<Name, number | null>>>>;
 }
 
 function standby(node: NodeRecord, changes: Partial<EngineStandby> = {}): EngineStandby {
@@ -183,7 +187,17 @@ function situation(options: Situation = {}) {
         : ({ status: "Offline", offlineSinceMs: NOW_MS - sinceMs } as const);
     return seenNode(name, has, { ...known, ...status });
   });
-  return stateOf(records, seen, { switchOver: options.switchOver ?? true });
+  const hosts = Object.entries(options.hosts ?? {}).map(([host, paths]) => ({
+    hostNqn: host,
+    hostName: host.slice(host.lastIndexOf(":") + 1),
+    paths: Object.entries(paths).map(([address, lostForMs]) => ({
+      address,
+      port: 8420,
+      lostSinceMs: lostForMs === null ? null : NOW_MS - lostForMs,
+    })),
+  }));
+  const state = stateOf(records, seen, { switchOver: options.switchOver ?? true });
+  return { ...state, hostPaths: new Map([[VOLUME, hosts]]) };
 }
 
 const about = (kind: string, options: Situation, key: string = VOLUME) =>
@@ -439,5 +453,65 @@ describe("a former target", () => {
     const again = planFor(situation({ former: "n4" }), `nexus/${FORMER}`, failed);
     expect(calls(again.work)).toEqual(plain);
     expect(about("nexus", { former: "n4", away: { n4: 1 } }, FORMER).work).toBeNull();
+  });
+});
+
+describe("a target whose node serves and that its hosts have lost", () => {
+  const other = "nqn.2014-08.org.example:other";
+  const standbys = { n2: { controllers: 0 }, n3: { controllers: 1 } };
+  const old = { createdAtMs: NOW_MS - HOSTS_LOST_GAP_MS };
+  const lost = { n1: HOSTS_LOST_HOLD_MS, n2: 0, n3: null };
+  const base: Situation = { standbys, nexus: old, controllers: 1, hosts: { [HOST]: lost } };
+  const movesTo = (changes: Partial<Situation>) =>
+    putsOf<VolumeRecord>(about("volume", { ...base, ...changes }).work, "volumes")[0]?.target
+      ?.nodeId;
+
+  test("goes to the standby that they are connected to", () => {
+    expect(movesTo({})).toBe("n3");
+  });
+
+  test("stays for a while: connections that were cut are made again, and moves do not follow each other", () => {
+    const soon = about("volume", { ...base, hosts: { [HOST]: { ...lost, n1: 1 } } });
+    expect(calls(soon.work)).not.toContain("store");
+    expect(soon.wakeAtMs).toBe(NOW_MS - 1 + HOSTS_LOST_HOLD_MS);
+    const young = about("volume", { ...base, nexus: { createdAtMs: NOW_MS - 5 } });
+    expect(calls(young.work)).not.toContain("store");
+    expect(young.wakeAtMs).toBe(NOW_MS - 5 + HOSTS_LOST_GAP_MS);
+  });
+
+  test("stays where somebody may be served well, or nobody reaches another node", () => {
+    const stays: Partial<Situation>[] = [
+      { hosts: {} },
+      { hosts: { [HOST]: { ...lost, n1: null } } },
+      // The standby that they reach is the one without a connection, as its node knows.
+      { hosts: { [HOST]: { ...lost, n2: null, n3: 1 } } },
+      { hosts: { [HOST]: { n1: lost.n1 } } },
+      { nexus: { ...old, allowedHosts: [HOST, other] } },
+      { nexus: { ...old, allowedHosts: [] } },
+      { nexus: { ...old, allowedHosts: [] }, controllers: undefined },
+      { switchOver: false },
+    ];
+    expect(stays.map(movesTo)).toEqual(stays.map(() => undefined));
+  });
+
+  test("goes when all who are admitted, or may be connected, have lost it and reach the same standby", () => {
+    const both = { [HOST]: lost, [other]: lost };
+    expect(movesTo({ nexus: { ...old, allowedHosts: [HOST, other] }, hosts: both })).toBe("n3");
+    expect(movesTo({ nexus: { ...old, allowedHosts: [] }, controllers: 0 })).toBe("n3");
+    const apart = { [HOST]: lost, [other]: { ...lost, n2: null, n3: 0 } };
+    const nexus = { ...old, allowedHosts: [HOST, other] };
+    expect(movesTo({ nexus, hosts: apart })).toBeUndefined();
+  });
+
+  test("is warned of, by host and path", () => {
+    const { warnings } = plan(situation(base));
+    expect(warnings.filter(({ subject }) => subject === `volume/${VOLUME}`)).toContainEqual({
+      severity: "warning",
+      subject: `volume/${VOLUME}`,
+      message: "host host has lost its path to node n1 (n1:8420), node n2 (n2:8420)",
+      remedy: "on host: trilith host list; see whether it reaches that address",
+    });
+    const none = plan(situation({ ...base, hosts: { [HOST]: { n1: 1 } } })).warnings;
+    expect(none.find(({ message }) => message.startsWith("host "))?.severity).toBe("critical");
   });
 });
