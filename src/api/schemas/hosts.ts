@@ -17,7 +17,7 @@ export const PathReportBody = v.strictObject({
         paths: v.pipe(
           v.array(
             v.strictObject({
-              address: v.pipe(v.string(), v.regex(/^[0-9A-Fa-f.:]{2,45}$/)),
+              address: AnyName,
               port: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535)),
               state: v.picklist(["live", "lost"]),
             }),

@@ -558,7 +558,6 @@ describe("the cluster", () => {
       { host: "x" },
       { name: "" },
       { volumes: [{ volume: "x", paths: [] }] },
-      { volumes: [{ volume: ids.plain, paths: [{ ...path, address: "here" }] }] },
       { volumes: [{ volume: ids.plain, paths: [{ ...path, port: 0 }] }] },
       { volumes: [{ volume: ids.plain, paths: [{ ...path, state: "odd" }] }] },
     ];
