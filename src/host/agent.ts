@@ -110,7 +110,7 @@ export class Agent implements HostAgent {
     const known = readState(stateFile).volumes.find((one) => one.volumeUuid === volumeUuid);
     const nqn = known?.nqn ?? nqnOf(volumeUuid);
     const disk = diskOf(kernel.view(), nqn, volumeUuid);
-    const users = disk === undefined || options.force === true ? [] : kernel.users(disk.name);
+    const users = disk === undefined || options.force === true ? [] : await kernel.users(disk.name);
     if (users.length > 0) {
       throw new TrilithError(
         "FailedPrecondition",
@@ -134,7 +134,7 @@ export class Agent implements HostAgent {
     const kept = new Map<string, readonly string[]>();
     const work = readState(stateFile).volumes.map(async ({ nqn, volumeUuid }) => {
       const disk = diskOf(kernel.view(), nqn, volumeUuid);
-      const users = disk === undefined ? [] : kernel.users(disk.name);
+      const users = disk === undefined ? [] : await kernel.users(disk.name);
       if (users.length > 0) kept.set(volumeUuid, users);
       else await this.#removeAll(nqn, new Set());
     });

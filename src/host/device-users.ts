@@ -1,14 +1,8 @@
 /** Who uses a block device: mounts (of any mount namespace), devices stacked on it, swap, open files. */
-import {
-  closeSync,
-  constants,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  statSync,
-} from "node:fs";
+import { closeSync, constants, openSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { findHolders, holdersText } from "./holders.ts";
 import { USERS_NAMED } from "./limits.ts";
+import { type Mount, parseMountinfo } from "./mountinfo.ts";
 
 /** A disk and its partitions, as the kernel numbers and names them. */
 export interface DeviceNames {
@@ -18,32 +12,19 @@ export interface DeviceNames {
   readonly paths: ReadonlySet<string>;
 }
 
-/** A path as mountinfo writes it: space, tab, newline and backslash in octal. */
-function unescaped(text: string): string {
-  return text.replace(/\\([0-7]{3})/g, (_, octal) =>
-    String.fromCharCode(Number.parseInt(octal, 8)),
-  );
-}
-
-/** Where a device is mounted, by a text of `/proc/<pid>/mountinfo` (proc(5)). */
-export function mountsIn(mountinfo: string, names: DeviceNames): string[] {
-  const found: string[] = [];
-  for (const line of mountinfo.split("\n")) {
-    const [before, after] = line.split(" - ");
-    const fields = before!.split(" ");
-    const source = after?.split(" ")[1] ?? "";
-    // File systems of several devices have a number of their own: the source names one of theirs.
-    const isOurs = names.devs.has(fields[2] ?? "") || names.paths.has(unescaped(source));
-    if (isOurs && fields[4] !== undefined) found.push(unescaped(fields[4]));
-  }
-  return found;
+/** Where a device is mounted, of the mounts that this process sees. */
+export function mountsOf(mounts: readonly Mount[], names: DeviceNames): string[] {
+  // File systems of several devices have a number of their own: the source names one of theirs.
+  return mounts
+    .filter(({ device, source }) => names.devs.has(device) || names.paths.has(source))
+    .map(({ path }) => path);
 }
 
 /** Devices of `/proc/swaps` that are the one named. */
 export function swapsIn(swaps: string, names: DeviceNames): string[] {
   return swaps
     .split("\n")
-    .map((line) => unescaped(line.split(/\s+/, 1)[0]!))
+    .map((line) => line.split(/\s+/, 1)[0]!)
     .filter((path) => names.paths.has(path));
 }
 
@@ -60,14 +41,6 @@ function namesIn(path: string): string[] {
     return readdirSync(path);
   } catch {
     return [];
-  }
-}
-
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return "";
   }
 }
 
@@ -92,35 +65,17 @@ function holdersOf(names: DeviceNames): string[] {
   );
 }
 
-/** Mounts that any process sees, each once; and processes that have the device itself open. */
-function processUsers(names: DeviceNames): string[] {
-  const mounts = new Set<string>();
-  const openers: string[] = [];
-  const seenNamespaces = new Set<string>();
-  for (const pid of namesIn("/proc").filter((name) => /^\d+$/.test(name))) {
-    const namespace = linkOf(`/proc/${pid}/ns/mnt`);
-    if (namespace !== "" && !seenNamespaces.has(namespace)) {
-      seenNamespaces.add(namespace);
-      for (const at of mountsIn(textOf(`/proc/${pid}/mountinfo`), names)) mounts.add(at);
-    }
-    const isOpen = namesIn(`/proc/${pid}/fd`).some((fd) =>
-      names.paths.has(linkOf(`/proc/${pid}/fd/${fd}`)),
-    );
-    if (isOpen && Number(pid) !== process.pid) {
-      openers.push(`process ${pid} (${textOf(`/proc/${pid}/comm`).trim()}) has it open`);
-    }
-  }
-  return [...[...mounts].map((at) => `it is mounted at ${at}`), ...openers];
-}
-
 /** What uses a disk, in words; empty when nothing does. */
-export function usersOfDisk(disk: string): string[] {
+export async function usersOfDisk(disk: string): Promise<string[]> {
   const names = namesOfDisk(disk);
-  const swaps = swapsIn(textOf("/proc/swaps"), names).map((path) => `${path} is swapped to`);
-  const users = [...processUsers(names), ...holdersOf(names), ...swaps];
-  if (users.length > USERS_NAMED) {
-    return [...users.slice(0, USERS_NAMED), `${users.length - USERS_NAMED} more`];
+  const mounts = mountsOf(parseMountinfo(textOf("/proc/self/mountinfo")), names);
+  const users = mounts.map((at) => `it is mounted at ${at}`);
+  for (const dev of names.devs) {
+    const holders = await findHolders({ mounted: dev, device: dev }, USERS_NAMED);
+    if (holders.length > 0) users.push(holdersText(holders));
   }
+  users.push(...holdersOf(names));
+  users.push(...swapsIn(textOf("/proc/swaps"), names).map((path) => `${path} is swapped to`));
   return users.length === 0 && isClaimed(disk) ? ["the kernel has it in use"] : users;
 }
 

@@ -31,7 +31,7 @@ export interface HostKernel {
   /** Has the namespaces of a controller looked at again, soon. */
   rescan(controller: string): Promise<void>;
   /** What uses a disk, in words. */
-  users(disk: string): readonly string[];
+  users(disk: string): Promise<readonly string[]>;
   /** `/dev/nvme0n1` once it is there. */
   deviceFile(disk: string): string | null;
   /** Calls `changed` when something may have changed. Throws where nobody tells. */
