@@ -1,10 +1,11 @@
 /**
  * A volume over simulated replicas under random failures: replicas that vanish, fail, stall and lose
  * power, a recorder that cannot be reached, nexuses that are killed, closed and opened again, children
- * removed and added; with hosts writing and reading all the time.
+ * removed and added, scrubs; with hosts writing and reading all the time.
  *
  * What must hold: a read returns the last acknowledged value of every block, or one of the values
- * whose writes never ended; once everything is healed all children are equal; nothing hangs or leaks.
+ * whose writes never ended; once everything is healed all children are equal; a scrub never finds in-sync children to differ; nothing
+ * hangs or leaks.
  *
  * More seeds: TRILITH_SIM_RUNS=1000, from TRILITH_SIM_FIRST=500 on. One seed: TRILITH_SEED=7.
  */
@@ -27,6 +28,14 @@ const WRITERS = 6;
 const REPLICAS = 4;
 const STEPS = 120;
 const LOG_LINES = Number(process.env.TRILITH_SIM_LOG ?? 80);
+
+const noCounts = {
+  comparedBytes: 0,
+  skippedBytes: 0,
+  mismatchedBytes: 0,
+  repairedBytes: 0,
+  transientBytes: 0,
+};
 
 /** What a block may hold: the value last acknowledged, and values whose writes did not end well. */
 interface BlockModel {
@@ -59,6 +68,8 @@ function describe(event: NexusEvent): string {
     case "rebuild-started":
     case "rebuild-ended":
       return `  ${event.kind} ${event.rebuild.childUri} ${event.rebuild.isPartial} ${event.rebuild.state} ${event.rebuild.error ?? ""}`;
+    case "scrub-ended":
+      return `  ${event.kind} ${event.scrub.state} ${event.scrub.error ?? ""}`;
     default:
       return `  ${event.kind}`;
   }
@@ -73,6 +84,10 @@ class Run {
   nexus: Nexus | null = null;
   stopped = false;
   #nextValue = 1;
+  #nextScrub = 1;
+  scrubs = 0;
+  /** What a scrub took for a difference. */
+  mismatch: string | undefined;
   /** Regions that are written at the moment; the others grow idle and are cleaned. */
   #focus = new Set<number>();
   members: SimReplica[];
@@ -92,6 +107,10 @@ class Run {
     );
     this.volume = new SimVolume(reactor, this.replicas);
     this.volume.onEvent = (event) => {
+      if (event.kind === "scrub-mismatch" && event.finding.kind === "mismatch") {
+        this.mismatch ??= JSON.stringify(event.finding);
+      }
+      if (event.kind === "scrub-ended" && event.scrub.state === "completed") this.scrubs++;
       const states = this.replicas.map(
         (r) =>
           `${r.name}:g${r.state.generation}b${r.state.baseGeneration}${r.state.clean ? "c" : ""}`,
@@ -256,7 +275,7 @@ class Run {
   async #event(): Promise<void> {
     const { random, volume } = this;
     const replica = random.pick(this.replicas);
-    const what = random.below(14);
+    const what = random.below(18);
     if (what <= 1) {
       replica.down = true;
       this.note(`${replica.name} down`);
@@ -282,6 +301,7 @@ class Run {
     else if (what === 9) await this.replace();
     else if (what === 10) await this.reactor.sleep(random.next() * 30_000);
     else if (what === 11) await this.rebuildAll();
+    else if (what >= 12 && what <= 15) await this.scrub();
     else this.heal(replica);
   }
 
@@ -293,6 +313,35 @@ class Run {
     if (nexus === this.nexus && replica.down && child?.phase === "out") {
       replica.losePower();
       this.note(`${replica.name} loses power`);
+    }
+  }
+
+  /** Begins to compare the children, or does something to what compares them. */
+  async scrub(): Promise<void> {
+    const { nexus, random } = this;
+    if (nexus === null || nexus.core.ended !== null) return;
+    const running = nexus.scrubs.record()?.endTimeMs === undefined;
+    try {
+      if (nexus.scrubs.record() === undefined || !running) {
+        const bytesPerSec = random.chance(0.5) ? 0 : 4 * MIB;
+        const id = String(this.#nextScrub++);
+        nexus.scrubs.start({
+          id,
+          offsetBytes: 0,
+          counts: noCounts,
+          bytesPerSec,
+          isRepairing: true,
+        });
+        this.note(`scrub ${id}`);
+      } else if (random.chance(0.2)) await nexus.scrubs.stop();
+      else if (random.chance(0.3)) nexus.scrubs.pause();
+      else if (random.chance(0.5)) {
+        await nexus.pause();
+        await this.reactor.sleep(random.next() * 50);
+        if (nexus.core.gateHas("paused")) nexus.resume();
+      } else nexus.scrubs.resume();
+    } catch (error) {
+      if (!(error instanceof TrilithError) || error.code === "Internal") throw error;
     }
   }
 
@@ -346,7 +395,8 @@ class Run {
   }
 }
 
-function runOnce(seed: number): void {
+/** Runs a simulation; returns the number of scrubs that came to their end in it. */
+function runOnce(seed: number): number {
   const sim = makeSimReactor();
   const { reactor } = sim;
   const random = new Random(seed);
@@ -367,6 +417,7 @@ function runOnce(seed: number): void {
     const writers = Array.from({ length: WRITERS }, (_, i) => guard(run.writer(i)));
     for (let i = 0; i < STEPS && failure === undefined; i++) {
       await run.step();
+      if (run.mismatch !== undefined) throw new Error(`in-sync children differ: ${run.mismatch}`);
       await reactor.sleep(random.next() * 300);
     }
     if (failure === undefined) await run.finish();
@@ -379,6 +430,7 @@ function runOnce(seed: number): void {
     sim.runUntil(reactor.sleep(10_000));
     expect(reactor.io.free).toBe(free);
     expect(reactor.arena.freeBytes).toBe(freeBytes);
+    return run.scrubs;
   } catch (error) {
     console.error(run.log.slice(-LOG_LINES).join("\n"));
     console.error(JSON.stringify(run.nexus?.info(), null, 1), run.nexus?.rebuilds.waiting());
@@ -396,5 +448,8 @@ test("a volume under random failures keeps every acknowledged write", () => {
   }
   const runs = Number(process.env.TRILITH_SIM_RUNS ?? 40);
   const first = Number(process.env.TRILITH_SIM_FIRST ?? 1);
-  for (let seed = first; seed < first + runs; seed++) runOnce(seed);
+  let scrubs = 0;
+  for (let seed = first; seed < first + runs; seed++) scrubs += runOnce(seed);
+  // Else nothing was shown of them.
+  if (runs >= 40) expect(scrubs).toBeGreaterThan(runs);
 }, 600_000);
