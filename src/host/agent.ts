@@ -74,6 +74,7 @@ export class Agent implements HostAgent {
   #stopWatching: (() => void) | null = null;
   #endKeeping: (() => void) | null = null;
   #keeperTimer: Timer | null = null;
+  #isKeepingPaths = false;
   #closed = false;
 
   constructor(options: AgentOptions) {
@@ -251,6 +252,7 @@ export class Agent implements HostAgent {
       for (const { wanted, path } of plan.connects) this.#begin(wanted, path);
       for (const { controller, reason } of plan.removals) this.#end(controller, reason);
       this.#judge(volumes, view);
+      if (this.isKeeper) this.#keepPaths(volumes);
       this.#book.refresh(volumes, this.#problems);
       if (plan.wakeAtMs !== null) nextMs = Math.min(nextMs, Math.max(0, plan.wakeAtMs - nowMs));
       onPass?.(volumes, view);
@@ -328,6 +330,27 @@ export class Agent implements HostAgent {
       .finally(() => {
         this.#removing.delete(controller);
         this.#wake(0);
+      });
+  }
+
+  /** Keeps what the cluster has said of paths, for a start at which it cannot be asked. */
+  #keepPaths(volumes: readonly DesiredVolume[]): void {
+    const learned = new Map<string, WantedVolume["paths"]>();
+    for (const { wanted, paths, isConfirmed } of volumes) {
+      const now = paths.map(({ address, port }) => ({ address, port }));
+      const isNew = isConfirmed && JSON.stringify(now) !== JSON.stringify(wanted.paths);
+      if (isNew) learned.set(wanted.volumeUuid, now);
+    }
+    if (learned.size === 0 || this.#isKeepingPaths) return;
+    this.#isKeepingPaths = true;
+    const change = (all: readonly WantedVolume[]): readonly WantedVolume[] =>
+      all.map((one) => ({ ...one, paths: learned.get(one.volumeUuid) ?? one.paths }));
+    void changeState(this.#options.stateFile, change)
+      .catch((error) => {
+        this.#options.log("warn", "paths cannot be kept", { error: asError(error) });
+      })
+      .finally(() => {
+        this.#isKeepingPaths = false;
       });
   }
 

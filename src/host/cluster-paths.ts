@@ -56,11 +56,17 @@ export class ClusterClients {
 async function followForever(
   clients: ClusterClients,
   signal: AbortSignal,
-  changed: () => void,
+  changed: (volumeUuid: string | null) => void,
 ): Promise<void> {
   while (!signal.aborted) {
     try {
-      await followEvents(clients.current.options, null, signal, changed, changed);
+      await followEvents(
+        clients.current.options,
+        null,
+        signal,
+        ({ target }) => changed(target),
+        () => changed(null),
+      );
     } catch {
       // Who cannot be heard is asked from time to time all the same.
       clients.next();

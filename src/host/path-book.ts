@@ -12,8 +12,8 @@ import type { WantedVolume } from "./state-file.ts";
 export interface PathSource {
   /** The present paths of a volume; none while it is not published. Rejects when it cannot be told. */
   ask(volumeUuid: string): Promise<readonly KnownPath[]>;
-  /** Calls `changed` when paths may have changed, until `signal`. */
-  follow(signal: AbortSignal, changed: () => void): void;
+  /** Calls `changed` when paths of a volume (null: of any) may have changed, until `signal`. */
+  follow(signal: AbortSignal, changed: (volumeUuid: string | null) => void): void;
 }
 
 interface Entry {
@@ -60,9 +60,10 @@ export class PathBook {
 
   /** Asks for what has become old. */
   refresh(volumes: readonly DesiredVolume[], troubled: ReadonlyMap<string, TrilithError>): void {
-    for (const { wanted } of volumes) {
+    for (const { wanted, paths } of volumes) {
       const entry = this.#entry(wanted);
-      const isTroubled = troubled.has(wanted.volumeUuid);
+      // Paths that are being made come soon, and no event tells of it.
+      const isTroubled = troubled.has(wanted.volumeUuid) || paths.some((path) => path.isPending);
       const everyMs = isTroubled ? PATHS_REFRESH_TROUBLED_MS : PATHS_REFRESH_MS;
       if (entry.isAsking || performance.now() - entry.askedAtMs < everyMs) continue;
       void this.#ask(wanted.volumeUuid, entry);
@@ -89,9 +90,12 @@ export class PathBook {
 
   /** Hears of changes from the cluster until the end. */
   follow(): void {
-    this.#source?.follow(this.#ending.signal, () => {
-      for (const entry of this.#entries.values()) entry.askedAtMs = Number.NEGATIVE_INFINITY;
-      this.#changed();
+    this.#source?.follow(this.#ending.signal, (volumeUuid) => {
+      for (const [uuid, entry] of this.#entries) {
+        if (volumeUuid !== null && volumeUuid !== uuid) continue;
+        entry.askedAtMs = Number.NEGATIVE_INFINITY;
+        this.#changed();
+      }
     });
   }
 
