@@ -3,17 +3,35 @@ import { Argument, Command } from "commander";
 import { TrilithError } from "../errors.ts";
 import { settingChange } from "./cluster-settings.ts";
 import type { CliContext } from "./context.ts";
+import { parseDuration } from "./output/size.ts";
 import { idArgument, printDone, withSession } from "./session.ts";
 
 const MAX_SNAPSHOTS_MAX = 0x7fff_ffff;
+
+/** Milliseconds of a duration; `InvalidArgument` when it is none. */
+function waitOf(text: string): number {
+  const ms = parseDuration(text);
+  if (ms !== undefined) return ms;
+  throw new TrilithError(
+    "InvalidArgument",
+    `faulted-child-wait cannot be "${text}"`,
+    "give a duration such as 30m, or default for the cluster's setting",
+  );
+}
 
 /** The `set` verb. */
 export function setCommand(context: CliContext): Command {
   const volume = new Command("volume")
     .description("Changes a property of a volume.")
     .addArgument(idArgument("volume"))
-    .addArgument(new Argument("<property>", "which one").choices(["max-snapshots", "encryption"]))
-    .argument("<value>", "e.g. 10")
+    .addArgument(
+      new Argument("<property>", "which one").choices([
+        "max-snapshots",
+        "faulted-child-wait",
+        "encryption",
+      ]),
+    )
+    .argument("<value>", "e.g. 10; of faulted-child-wait a duration, or default")
     .action(
       withSession<[string, string, string], object>(
         context,
@@ -24,6 +42,16 @@ export function setCommand(context: CliContext): Command {
               "whether a volume lies on encrypted pools cannot be changed",
               "make a volume on pools of encrypted disks (dm-crypt) and move the data",
             );
+          }
+          if (property === "faulted-child-wait") {
+            const wait = value === "default" ? null : waitOf(value);
+            const changed = await session.client.setFaultedChildWait(id, wait);
+            printDone(
+              session,
+              changed,
+              `Volume ${id} property faulted_child_wait set successfully`,
+            );
+            return;
           }
           const count = /^\d{1,10}$/.test(value) ? Number(value) : Number.NaN;
           if (!(count <= MAX_SNAPSHOTS_MAX)) {

@@ -3,6 +3,7 @@
 import type {
   BlockDevice,
   ClusterEvent,
+  ClusterStatus,
   Labels,
   Node,
   Pool,
@@ -280,6 +281,40 @@ export function rebuildRow(record: RebuildRecord): Cell[] {
     record.isPartial,
     record.startTime,
     record.endTime,
+  ];
+}
+
+export const currentRebuildHeadings = [
+  "VOLUME",
+  "REPLICA",
+  "NODE",
+  "STATE",
+  "KIND",
+  "PROGRESS",
+  "WAITS-FOR",
+];
+
+/** Rebuilds of the whole cluster: those that run, then those that wait, the next one first. */
+export function currentRebuildRows({ running, queued = [] }: ClusterStatus["rebuilds"]): Cell[][] {
+  return [
+    ...running.map(({ volume, node, rebuild }): Cell[] => [
+      volume,
+      rebuild.replica,
+      node,
+      statusCell(rebuild.rebuildJobState),
+      rebuild.isPartial ? "partial" : "full",
+      `${Math.floor(rebuild.progressPercent)}%`,
+      undefined,
+    ]),
+    ...queued.map((one): Cell[] => [
+      one.volume,
+      one.replica,
+      one.node,
+      "Queued",
+      undefined,
+      undefined,
+      one.reason,
+    ]),
   ];
 }
 

@@ -129,6 +129,9 @@ export function restClient(options: HttpOptions) {
       call<Volume>("PUT", path`/volumes/${id}/replica_count/${count}`, { query: { victim } }),
     setMaxSnapshots: (id: string, count: number) =>
       call<Volume>("PUT", path`/volumes/${id}/property`, { body: { max_snapshots: count } }),
+    /** Milliseconds that a replica may be away before another is built; null: the cluster's setting. */
+    setFaultedChildWait: (id: string, wait: number | null) =>
+      call<Volume>("PUT", path`/volumes/${id}/faulted-child-wait`, { body: { wait } }),
     resizeVolume: (id: string, size: number) =>
       call<Volume>("PUT", path`/volumes/${id}/size`, { body: { size } }),
     rebuildHistory: (id: string) => get<RebuildHistory>(path`/volumes/${id}/rebuild-history`),

@@ -151,6 +151,8 @@ export interface VolumeSpec {
   }>;
   readonly num_snapshots: number;
   readonly max_snapshots?: Maybe<number>;
+  /** Addition: milliseconds that a replica may be away, if the volume has its own. */
+  readonly faulted_child_wait?: Maybe<number>;
 }
 export interface VolumeUsage {
   readonly capacity: number;
@@ -377,9 +379,21 @@ export interface RunningRebuild extends Omit<RebuildRecord, "endTime"> {
   readonly bytesPerSec: number;
   readonly etaMs?: Maybe<number>;
 }
+/** A rebuild that waits for others to end. */
+export interface QueuedRebuild {
+  readonly volume: string;
+  readonly replica: string;
+  readonly node: string;
+  readonly pool: string;
+  /** Good copies that the volume has left. */
+  readonly goodCopies: number;
+  readonly since: string;
+  readonly reason: string;
+}
 export interface VolumeRebuilds {
   readonly volume: string;
   readonly running: readonly RunningRebuild[];
+  readonly queued?: readonly QueuedRebuild[];
   readonly history: readonly RebuildRecord[];
 }
 
@@ -429,6 +443,8 @@ export interface ClusterStatus {
       readonly node: string;
       readonly rebuild: RunningRebuild;
     }[];
+    readonly queuedTotal?: number;
+    readonly queued?: readonly QueuedRebuild[];
   };
   readonly warnings: readonly Warning[];
 }

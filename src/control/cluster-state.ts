@@ -58,6 +58,8 @@ export interface ClusterSettings {
   readonly faultedChildWaitMs: number;
   /** Rebuilds at a time in the cluster; null: no limit. */
   readonly maxRebuilds: number | null;
+  /** Rebuilds at a time that keep one node busy, as source or destination; null: no limit. */
+  readonly maxRebuildsPerNode: number | null;
   /** Volume creations at a time. */
   readonly maxVolumeCreates: number;
   /** Engines that were silent for so long are Offline. */

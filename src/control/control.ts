@@ -209,6 +209,8 @@ export interface Control {
     context: RequestContext,
   ): Promise<void>;
   setMaxSnapshots(uuid: Uuid, max: number | null, context: RequestContext): Promise<void>;
+  /** How long a replica may be away before another is built; null: as the cluster's setting says. */
+  setFaultedChildWait(uuid: Uuid, ms: number | null, context: RequestContext): Promise<void>;
   resizeVolume(uuid: Uuid, sizeBytes: number, context: RequestContext): Promise<void>;
   /** Forgets nexuses of former targets. */
   destroyShutdownTargets(uuid: Uuid, context: RequestContext): Promise<void>;

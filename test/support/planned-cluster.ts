@@ -33,6 +33,7 @@ export const defaultSettings: ClusterSettings = {
   snapshotCommitmentPercent: 40,
   faultedChildWaitMs: 600_000,
   maxRebuilds: null,
+  maxRebuildsPerNode: null,
   maxVolumeCreates: 10,
   nodeDeadlineMs: 10_000,
   restrictHosts: true,

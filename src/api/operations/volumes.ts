@@ -8,7 +8,11 @@ import { notFound } from "../errors.ts";
 import { generatedUuid } from "../identity.ts";
 import { contractOperation, JsonText, ownOperation, type Scope } from "../operation.ts";
 import { pageOf, replicaOf, sorted, volumeOf } from "../records.ts";
-import { renderRebuildRecord, renderRunningRebuilds } from "../render/nexuses.ts";
+import {
+  renderQueuedRebuilds,
+  renderRebuildRecord,
+  renderRunningRebuilds,
+} from "../render/nexuses.ts";
 import { renderPaths } from "../render/paths.ts";
 import { renderVolume, volumeText } from "../render/volumes.ts";
 import { MoveReplicaBody } from "../schemas/cluster.ts";
@@ -26,6 +30,7 @@ import {
   NewVolumeBody,
   PublishVolumeBody,
   ResizeVolumeBody,
+  SetFaultedChildWaitBody,
   SetVolumePropertyBody,
   type Topology as TopologyBody,
   Volume,
@@ -204,6 +209,23 @@ const life = [
   }),
 ];
 
+const healing = [
+  ownOperation({
+    id: "put_volume_faulted_child_wait",
+    method: "put",
+    path: "/volumes/{volume_id}/faulted-child-wait",
+    tag: "Volumes",
+    summary: "Sets how long a replica may be away before another is built",
+    params: volumeParams,
+    body: SetFaultedChildWaitBody,
+    result: Volume,
+    handle: async ({ params: { volume_id }, body }, scope) => {
+      await scope.control.setFaultedChildWait(volume_id, body.wait, scope.context);
+      return shownVolume(scope, volume_id);
+    },
+  }),
+];
+
 const publication = [
   contractOperation({
     id: "put_volume_target",
@@ -350,7 +372,7 @@ const replicas = [
     method: "get",
     path: "/volumes/{volume_id}/rebuild-history",
     tag: "Volumes",
-    summary: "Rebuilds that ended, of a published volume's target",
+    summary: "Rebuilds that a published volume has had, on former targets too",
     params: volumeParams,
     result: RebuildHistory,
     handle: async ({ params }, scope) => {
@@ -363,9 +385,10 @@ const replicas = [
           `GET /v0/volumes/${params.volume_id}/rebuilds shows its history all the same`,
         );
       }
+      // Of former targets too: the history is the volume's, wherever it was served.
       const records = historyOf(
         state.stored.rebuildHistory,
-        ({ nexusUuid }) => nexusUuid === nexus.uuid,
+        ({ volumeUuid }) => volumeUuid === params.volume_id,
       );
       return { targetUuid: nexus.uuid, records };
     },
@@ -375,7 +398,7 @@ const replicas = [
     method: "get",
     path: "/volumes/{volume_id}/rebuilds",
     tag: "Volumes",
-    summary: "Rebuilds of a volume: how far those that run are, and how the others ended",
+    summary: "Rebuilds of a volume: those that run, that wait for their turn and why, that ended",
     params: volumeParams,
     result: VolumeRebuilds,
     handle: async ({ params: { volume_id } }, scope) => {
@@ -388,9 +411,10 @@ const replicas = [
         state.stored.rebuildHistory,
         ({ volumeUuid }) => volumeUuid === volume_id,
       );
-      return { volume: volume_id, running, history };
+      const queued = renderQueuedRebuilds(state).filter(({ volume }) => volume === volume_id);
+      return { volume: volume_id, running, queued, history };
     },
   }),
 ];
 
-export const volumeOperations = [...reads, paths, ...life, ...publication, ...replicas];
+export const volumeOperations = [...reads, paths, ...life, ...healing, ...publication, ...replicas];

@@ -13,7 +13,7 @@ import {
 import { STATUS_REBUILDS_MAX, STATUS_VOLUMES_MAX } from "../limits.ts";
 import { sorted } from "../records.ts";
 import type { Cluster, Event, PlanView, Specs, Status, Warning } from "../schemas/index.ts";
-import { renderNexusSpec, renderRunningRebuilds } from "./nexuses.ts";
+import { renderNexusSpec, renderQueuedRebuilds, renderRunningRebuilds } from "./nexuses.ts";
 import { renderPoolSpec, renderReplicaSpec } from "./pools.ts";
 import { timeText } from "./time.ts";
 import { renderVolumeSpec } from "./volumes.ts";
@@ -193,7 +193,9 @@ function statusRebuilds(state: ClusterState): Status["rebuilds"] {
       running.push({ volume: nexus.volumeUuid, node: nexus.nodeId, rebuild });
     }
   }
-  return { total, running };
+  const queued = renderQueuedRebuilds(state);
+  const shown = queued.slice(0, STATUS_REBUILDS_MAX);
+  return { total, running, queuedTotal: queued.length, queued: shown };
 }
 
 /** What a one-screen status needs. */

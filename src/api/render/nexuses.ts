@@ -1,8 +1,16 @@
 /** Nexuses, their children and rebuilds as the API shows them. */
 import type { ClusterState, EngineNexus } from "../../control/cluster-state.ts";
 import type { NexusRecord, RebuildHistoryRecord } from "../../control/model.ts";
+import { queuedRebuilds } from "../../control/planner/reconcile/rebuild-queue.ts";
 import { nexusStatus, observedNexus } from "../../control/planner/status.ts";
-import type { Child, Nexus, NexusSpec, RebuildRecord, RunningRebuild } from "../schemas/index.ts";
+import type {
+  Child,
+  Nexus,
+  NexusSpec,
+  QueuedRebuild,
+  RebuildRecord,
+  RunningRebuild,
+} from "../schemas/index.ts";
 import { timeText } from "./time.ts";
 
 type EngineChild = EngineNexus["children"][number];
@@ -143,4 +151,17 @@ export function renderRunningRebuilds(state: ClusterState, nexus: NexusRecord): 
   return children.flatMap(({ rebuild }) =>
     rebuild === null ? [] : [renderRunning(nexus, rebuild)],
   );
+}
+
+/** Rebuilds that wait for others to end, who comes first at the top. */
+export function renderQueuedRebuilds(state: ClusterState): QueuedRebuild[] {
+  return [...queuedRebuilds(state).values()].map((one) => ({
+    volume: one.volume.uuid,
+    replica: one.replica.uuid,
+    node: one.replica.nodeId,
+    pool: one.replica.poolId,
+    goodCopies: one.goodCopies,
+    since: timeText(one.sinceMs),
+    reason: one.reason,
+  }));
 }

@@ -8,6 +8,7 @@ import type {
   Topology,
   VolumeRecord,
 } from "../../control/model.ts";
+import { ownWait } from "../../control/planner/patience.ts";
 import { scrubKey } from "../../control/planner/scrub-record.ts";
 import {
   childOf,
@@ -62,6 +63,7 @@ function renderOperation(operation: NonNullable<VolumeRecord["operation"]>) {
 
 export function renderVolumeSpec(state: ClusterState, volume: VolumeRecord): VolumeSpec {
   const { target, contentSource, affinityGroup, topology, maxSnapshots, operation } = volume;
+  const wait = ownWait(state.stored, volume.uuid);
   return {
     labels: { ...volume.labels },
     num_replicas: volume.replicaCount,
@@ -92,6 +94,7 @@ export function renderVolumeSpec(state: ClusterState, volume: VolumeRecord): Vol
         }),
     num_snapshots: state.stored.snapshotsOfVolume.get(volume.uuid)?.size ?? 0,
     ...(maxSnapshots === null ? {} : { max_snapshots: maxSnapshots }),
+    ...(wait === undefined ? {} : { faulted_child_wait: Number(wait.value) }),
   };
 }
 

@@ -4,7 +4,7 @@
  */
 import * as v from "valibot";
 import { Bytes, Count, Name, SpecStatus, Text, Time, Uuid } from "./fields.ts";
-import { NexusSpec, RunningRebuild } from "./nexuses.ts";
+import { NexusSpec, QueuedRebuild, RunningRebuild } from "./nexuses.ts";
 import { NodeStatus } from "./nodes.ts";
 import { PoolSpec, PoolStatus, ReplicaSpec } from "./pools.ts";
 import { VolumeSpec, VolumeStatus } from "./volumes.ts";
@@ -241,11 +241,14 @@ export const Status = v.object({
   rebuilds: v.object({
     total: Count,
     running: v.array(v.object({ volume: Uuid, node: v.string(), rebuild: RunningRebuild })),
+    /** Those that wait for their turn, the next one first; `queuedTotal` counts all of them. */
+    queuedTotal: v.optional(Count),
+    queued: v.optional(v.array(QueuedRebuild)),
   }),
   warnings: v.array(Warning),
 });
 
-/** Cluster-wide settings; null of `maxRebuilds`: no limit. */
+/** Cluster-wide settings; null of `maxRebuilds` and `maxRebuildsPerNode`: no limit. */
 export const Settings = v.object({
   poolCommitmentPercent: Count,
   volumeCommitmentPercent: Count,
@@ -253,6 +256,7 @@ export const Settings = v.object({
   snapshotCommitmentPercent: Count,
   faultedChildWaitMs: Count,
   maxRebuilds: v.nullable(Count),
+  maxRebuildsPerNode: v.optional(v.nullable(Count)),
   maxVolumeCreates: Count,
   nodeDeadlineMs: Count,
   restrictHosts: v.boolean(),
@@ -264,7 +268,7 @@ export const Settings = v.object({
   scrubWindow: v.nullable(v.string()),
 });
 const given = v.optional(v.nullable(Count));
-/** New values; null goes back to the default (of `maxRebuilds`: to no limit). */
+/** New values; null goes back to the default (of `maxRebuilds` and `maxRebuildsPerNode`: to no limit). */
 export const SettingsBody = v.strictObject({
   poolCommitmentPercent: given,
   volumeCommitmentPercent: given,
@@ -272,6 +276,7 @@ export const SettingsBody = v.strictObject({
   snapshotCommitmentPercent: given,
   faultedChildWaitMs: given,
   maxRebuilds: given,
+  maxRebuildsPerNode: given,
   maxVolumeCreates: given,
   nodeDeadlineMs: given,
   restrictHosts: v.optional(v.nullable(v.boolean())),

@@ -48,6 +48,7 @@ export type NexusSpec = v.InferOutput<typeof nexuses.NexusSpec>;
 export type RebuildRecord = v.InferOutput<typeof nexuses.RebuildRecord>;
 export type RebuildHistory = v.InferOutput<typeof nexuses.RebuildHistory>;
 export type RunningRebuild = v.InferOutput<typeof nexuses.RunningRebuild>;
+export type QueuedRebuild = v.InferOutput<typeof nexuses.QueuedRebuild>;
 export type VolumeRebuilds = v.InferOutput<typeof nexuses.VolumeRebuilds>;
 export type Volume = v.InferOutput<typeof volumes.Volume>;
 export type Volumes = v.InferOutput<typeof volumes.Volumes>;

@@ -1,6 +1,16 @@
 /** Shapes of nexuses, their children and rebuilds (mayastor.md 1.2). */
 import * as v from "valibot";
-import { Bytes, DeviceUri, Percent, Protocol, Size, SpecStatus, Time, Uuid } from "./fields.ts";
+import {
+  Bytes,
+  Count,
+  DeviceUri,
+  Percent,
+  Protocol,
+  Size,
+  SpecStatus,
+  Time,
+  Uuid,
+} from "./fields.ts";
 
 export const ChildState = v.picklist(["Unknown", "Online", "Degraded", "Faulted"]);
 export const ChildStateReason = v.picklist(["OutOfSpace"]);
@@ -77,9 +87,23 @@ export const RunningRebuild = v.object({
   /** Estimated time that is left; absent before there is a rate. */
   etaMs: v.optional(v.number()),
 });
+/** A rebuild that waits for others to end. Ours. */
+export const QueuedRebuild = v.object({
+  volume: Uuid,
+  replica: Uuid,
+  node: v.string(),
+  pool: v.string(),
+  /** Good copies that the volume has left: the fewer, the sooner its turn comes. */
+  goodCopies: Count,
+  /** When the replica was lost, or made. */
+  since: Time,
+  /** Which limit it waits for. */
+  reason: v.string(),
+});
 /** Rebuilds of a volume, running and ended, also while it is not published. Ours. */
 export const VolumeRebuilds = v.object({
   volume: Uuid,
   running: v.array(RunningRebuild),
+  queued: v.optional(v.array(QueuedRebuild)),
   history: v.array(RebuildRecord),
 });

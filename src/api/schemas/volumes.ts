@@ -63,6 +63,8 @@ export const NewVolumeBody = v.strictObject({
   policy: v.optional(VolumePolicy, { self_heal: true }),
   thin: v.optional(v.boolean(), false),
 });
+/** Milliseconds; null: as the cluster's setting says. */
+export const SetFaultedChildWaitBody = v.strictObject({ wait: v.nullable(Count) });
 export const SetVolumePropertyBody = v.object({ max_snapshots: int32 });
 export const ResizeVolumeBody = v.object({ size: Size });
 export const PublishVolumeBody = v.object({
@@ -146,6 +148,8 @@ export const VolumeSpec = v.object({
   content_source: v.optional(VolumeContentSource),
   num_snapshots: Count,
   max_snapshots: v.optional(int32),
+  /** Milliseconds that a replica may be away before another is built, if the volume has its own. Ours. */
+  faulted_child_wait: v.optional(Count),
 });
 
 export const VolumeStatus = v.picklist(["Unknown", "Online", "Degraded", "Faulted", "Shutdown"]);

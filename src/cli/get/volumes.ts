@@ -5,6 +5,8 @@ import { TrilithError } from "../../errors.ts";
 import type { CliContext } from "../context.ts";
 import { idArgument, printTable, type Session, withSession } from "../session.ts";
 import {
+  currentRebuildHeadings,
+  currentRebuildRows,
   hasSource,
   rebuildHeadings,
   rebuildRow,
@@ -84,6 +86,15 @@ export function addVolumes(get: Command, context: CliContext): void {
       withSession<[string], object>(context, async (session, [id]) => {
         const volume = await session.client.volume(id);
         printTable(session, volume.state.replica_topology, replicaHeadings, [volume], replicaRows);
+      }),
+    );
+  get
+    .command("rebuilds")
+    .description("Lists the rebuilds that run, and those that wait and why.")
+    .action(
+      withSession<[], object>(context, async (session) => {
+        const { rebuilds } = await session.client.status();
+        printTable(session, rebuilds, currentRebuildHeadings, [rebuilds], currentRebuildRows);
       }),
     );
   get

@@ -138,8 +138,8 @@ export function rebuildProgress(rebuild: RunningRebuild): string {
 }
 
 function rebuildLines(status: ClusterStatus, paint: Paint): string[] {
-  const { running, total } = status.rebuilds;
-  if (total === 0) return [`${paint("bold", "Rebuilds")}  none`];
+  const { running, total, queued = [], queuedTotal = 0 } = status.rebuilds;
+  if (total + queuedTotal === 0) return [`${paint("bold", "Rebuilds")}  none`];
   const headings = ["VOLUME", "NODE", "KIND", "PROGRESS"];
   const lines = section(paint, "Rebuilds", headings, running, ({ volume, node, rebuild }) => [
     volume,
@@ -148,6 +148,8 @@ function rebuildLines(status: ClusterStatus, paint: Paint): string[] {
     rebuildProgress(rebuild),
   ]);
   if (total > running.length) lines.push(`  … and ${total - running.length} more`);
+  const [next] = queued;
+  if (next !== undefined) lines.push(`  ${queuedTotal} more wait for their turn: ${next.reason}`);
   return lines;
 }
 

@@ -14,6 +14,7 @@ import {
 import {
   moveReplica,
   resizeVolume,
+  setFaultedChildWait,
   setMaxSnapshots,
   setReplicaCount,
 } from "../planner/decide/scale.ts";
@@ -42,7 +43,7 @@ type TargetOperations = Pick<
 >;
 type ChangeOperations = Pick<
   Control,
-  "setReplicaCount" | "setMaxSnapshots" | "resizeVolume" | "moveReplica"
+  "setReplicaCount" | "setMaxSnapshots" | "setFaultedChildWait" | "resizeVolume" | "moveReplica"
 >;
 type BesideOperations = Pick<
   Control,
@@ -182,6 +183,13 @@ export function volumeChanges(operations: Operations): ChangeOperations {
         request: [uuid, max],
         context,
         decide: (state) => setMaxSnapshots(state, uuid, max),
+      }),
+    setFaultedChildWait: (uuid, ms, context) =>
+      operations.commit({
+        name: "setFaultedChildWait",
+        request: [uuid, ms],
+        context,
+        decide: (state) => setFaultedChildWait(state, uuid, ms),
       }),
     async resizeVolume(uuid, sizeBytes, context) {
       await operations.carryOut({

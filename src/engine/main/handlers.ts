@@ -290,6 +290,7 @@ function nexusHandlers(dispatch: Dispatch) {
     listNexuses: dispatch.toAll("listNexuses"),
     getNexus: toNexus("getNexus"),
     resizeNexus: toNexus("resizeNexus"),
+    wantNexusChildren: toNexus("wantNexusChildren"),
     pauseNexus: toNexus("pauseNexus"),
     resumeNexus: toNexus("resumeNexus"),
     shareNexusNvmf: async (request) => {

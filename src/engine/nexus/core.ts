@@ -71,6 +71,8 @@ export class NexusCore {
   sizeBytes: number;
   generation = 0;
   baseGeneration = 0;
+  /** Children that the volume is to have: as long as some are missing the log is kept for them. */
+  wantedChildren = 0;
   /** Set once: by an orderly close or by a newer epoch. Nothing begins after that. */
   ended: "closing" | "superseded" | null = null;
 
@@ -109,6 +111,11 @@ export class NexusCore {
   /** Every configured child is in sync: nothing needs the write-intent log but a crash. */
   get isFull(): boolean {
     return this.present().every((child) => child.phase === "in-sync");
+  }
+
+  /** A replica that the volume has lost may come back: what it has missed stays marked. */
+  get isAwaiting(): boolean {
+    return this.inSync().length < this.wantedChildren;
   }
 
   find(uri: string): Child | undefined {

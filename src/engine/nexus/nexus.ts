@@ -47,6 +47,7 @@ export interface NexusInfo {
   /** Host requests that wait for something other than a disk. */
   readonly waitingRequests: number;
   readonly isPaused: boolean;
+  readonly wantedChildren: number;
   /** The scrub that runs, or the last one. */
   readonly scrub: ScrubRecord | undefined;
 }
@@ -233,6 +234,7 @@ export class Nexus implements Bdev, NexusControl {
       dirtyRegions: core.regions.dirtyCount,
       waitingRequests: this.#io.waiting,
       isPaused: core.gateHas("paused"),
+      wantedChildren: core.wantedChildren,
       scrub: this.scrubs.record(),
     };
   }
@@ -446,6 +448,15 @@ export class Nexus implements Bdev, NexusControl {
     }
     this.core.openGate("paused");
     this.scrubs.unsuspend("nexus-paused");
+  }
+
+  /**
+   * How many children the volume is to have in sync. While there are fewer, what is written stays in the
+   * write-intent log, also for a replica that is no child any more or not yet: back in time, it is
+   * brought up to date from that alone.
+   */
+  wantChildren(count: number): void {
+    this.core.wantedChildren = count;
   }
 
   /** Grows the device to `sizeBytes`, which every child must have already. */

@@ -1,7 +1,7 @@
 /**
  * The write-intent log at work: regions are marked dirty on every child before their first write,
- * and marks are taken off again, lazily, only while every child is in sync and only after every
- * child's disk has been flushed (DESIGN 6.4).
+ * and marks are taken off again, lazily, only while every child is in sync, none that the volume is to
+ * have is missing, and only after every child's disk has been flushed (DESIGN 6.4).
  */
 import { IoStatus, TrilithError } from "../../errors.ts";
 import { IoOp } from "../reactor/io-table.ts";
@@ -155,9 +155,8 @@ export class WriteIntent {
   }
 
   #mayClean(): boolean {
-    return (
-      this.#core.isFull && this.#core.io.failingMask === 0 && this.#core.ended !== "superseded"
-    );
+    const { isFull, isAwaiting, io, ended } = this.#core;
+    return isFull && !isAwaiting && io.failingMask === 0 && ended !== "superseded";
   }
 
   /** For an orderly close: with no request under way, flushes and cleans everything. True: done. */

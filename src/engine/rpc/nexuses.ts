@@ -82,6 +82,11 @@ export const Nexus = v.object({
   /** Host requests that wait for something other than a disk. */
   waitingRequests: Count,
   isPaused: v.boolean(),
+  /**
+   * Children that are to be in sync before the write-intent log is cleaned; 0: those that it has. Absent:
+   * an engine of before this could be said.
+   */
+  wantedChildren: v.optional(Count),
   /** The scrub that runs, or the last one. Absent: an engine of before there were scrubs. */
   scrub: v.optional(v.nullable(Scrub)),
   reactor: Count,
@@ -157,6 +162,14 @@ const nexusLife = routes({
     summary: "Grows a nexus whose children have grown",
     params: uuidParams,
     body: v.strictObject({ sizeBytes: Size }),
+    result: Nexus,
+  },
+  wantNexusChildren: {
+    method: "PUT",
+    path: "/v1/nexuses/:uuid/wanted-children",
+    summary: "Says how many children are to be in sync before the write-intent log is cleaned",
+    params: uuidParams,
+    body: v.strictObject({ count: v.pipe(Count, v.maxValue(8)) }),
     result: Nexus,
   },
   pauseNexus: {

@@ -30,6 +30,7 @@ type NexusMethods = ScrubMethods &
     | "listNexuses"
     | "getNexus"
     | "resizeNexus"
+    | "wantNexusChildren"
     | "pauseNexus"
     | "resumeNexus"
     | "shareNexusNvmf"
@@ -122,6 +123,8 @@ export class Nexuses {
           .filter((body) => name === undefined || body.name === name),
       getNexus: async ({ uuid }) => this.#describe(this.#find(uuid)),
       resizeNexus: ({ uuid, sizeBytes }) => this.#changed(uuid, (nexus) => nexus.resize(sizeBytes)),
+      wantNexusChildren: ({ uuid, count }) =>
+        this.#changed(uuid, async (nexus) => nexus.wantChildren(count)),
       pauseNexus: ({ uuid }) => this.#changed(uuid, (nexus) => nexus.pause()),
       resumeNexus: ({ uuid }) => this.#changed(uuid, async (nexus) => nexus.resume()),
       shareNexusNvmf: ({ uuid, ...options }) =>

@@ -129,6 +129,7 @@ export function recordingControl(cluster: PlannedCluster): RecordingControl {
     setReplicaCount: (uuid, count, victim) =>
       decide.setReplicaCount(state(), uuid, count, victim, uuids()),
     setMaxSnapshots: (uuid, max) => decide.setMaxSnapshots(state(), uuid, max),
+    setFaultedChildWait: (uuid, ms) => decide.setFaultedChildWait(state(), uuid, ms),
     resizeVolume: (uuid, sizeBytes) => decide.resizeVolume(state(), uuid, sizeBytes),
     destroyShutdownTargets: (uuid) => decide.destroyShutdownTargets(state(), uuid),
     moveReplica: (uuid, toPool) => decide.moveReplica(state(), uuid, toPool, uuids()),

@@ -36,7 +36,7 @@ describe("completion", () => {
     ["get nodes -o j", ["json"]],
     ["get volumes --source none --out", ["--output"]],
     ["scale volume x 3 ", []],
-    ["set volume x ", ["max-snapshots", "encryption"]],
+    ["set volume x ", ["max-snapshots", "faulted-child-wait", "encryption"]],
     ["apply -f ", [":files"]],
     ["create pool p ", [":files"]],
     ["create snap", []],

@@ -90,7 +90,13 @@ export {
   unshareVolume,
 } from "./publish.ts";
 export { createReplica, destroyReplica, shareReplica, unshareReplica } from "./replicas.ts";
-export { moveReplica, resizeVolume, setMaxSnapshots, setReplicaCount } from "./scale.ts";
+export {
+  moveReplica,
+  resizeVolume,
+  setFaultedChildWait,
+  setMaxSnapshots,
+  setReplicaCount,
+} from "./scale.ts";
 export { acknowledgeScrub, startScrub, stopScrub } from "./scrubs.ts";
 export { createSnapshot, destroySnapshot, restoreVolume } from "./snapshots.ts";
 export { createVolume, destroyVolume, newReplica, placementOf, touchPlaces } from "./volumes.ts";

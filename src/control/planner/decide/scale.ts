@@ -4,6 +4,7 @@ import type { ClusterState } from "../../cluster-state.ts";
 import type { NodeRecord, PoolId, ReplicaRecord, Uuid, VolumeRecord } from "../../model.ts";
 import { deviceBytes, largestAllocation, poolRoom, whyNoRoomToGrow } from "../capacity.ts";
 import { REPLICAS_MAX } from "../limits.ts";
+import { ownWait, waitRecord } from "../patience.ts";
 import { nodesOfSingleReplicas } from "../placement/groups.ts";
 import { requirePools } from "../placement/place.ts";
 import { removalOrder } from "../placement/replica-choice.ts";
@@ -220,6 +221,29 @@ export function setMaxSnapshots(state: ClusterState, uuid: Uuid, max: number | n
     changes: [put("volumes", { ...volume, maxSnapshots: max, operation })],
     events: [event("Volume", "StateChange", uuid, message)],
   };
+}
+
+/** Longest time that a replica may be waited for. */
+const WAIT_MS_MAX = 7 * 24 * 60 * 60_000;
+
+/**
+ * Records how long a replica of the volume may be away before another is built; null: as long as the
+ * cluster's setting says. An equal wait is confirmed.
+ */
+export function setFaultedChildWait(state: ClusterState, uuid: Uuid, ms: number | null): Decision {
+  const volume = requireVolume(state, uuid);
+  if (ms !== null && !(Number.isSafeInteger(ms) && ms >= 0 && ms <= WAIT_MS_MAX)) {
+    throw invalid(`a wait of ${ms} ms is not from 0 to ${WAIT_MS_MAX} ms (a week)`);
+  }
+  const own = ownWait(state.stored, uuid);
+  if (ms === null ? own === undefined : own?.value === String(ms)) return nothing;
+  // The volume's record is put too: its replicas are judged anew.
+  const changes: Change[] = [touch("volumes", volume)];
+  if (ms !== null) changes.push(put("settings", waitRecord(state.stored, uuid, ms)));
+  else changes.push({ table: "settings", remove: own!.key, revision: own!.revision });
+  const message =
+    ms === null ? "replicas are waited for as everywhere" : `replicas are waited for ${ms} ms`;
+  return { changes, events: [event("Volume", "StateChange", uuid, message)] };
 }
 
 /**

@@ -116,6 +116,8 @@ function causeOf(p: Planning, replica: ReplicaRecord, nexus: EngineNexus | undef
   if (seen === undefined) return cause("is not in its pool any more", "other");
   if (!isServing(seen)) return cause(`is ${seen.state} with its pool`, "pool");
   const child = nexus === undefined ? undefined : childOfReplica(nexus, replica);
+  const queued = p.whyQueued(replica);
+  if (queued !== null) return cause(`waits for its turn to be rebuilt: ${queued}`, "rebuild");
   if (child === undefined) return replica.healthy ? [] : cause("lacks data", "other");
   if (child.state === "online") return [];
   const { rebuild, reason } = child;

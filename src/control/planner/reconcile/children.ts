@@ -59,16 +59,29 @@ export function planChildren(
       const call = { method: "removeNexusChild", input } as const;
       return work(subject, engine(nodeId, call, "it has another address now", ["NotFound"]));
     }
-    if (!p.takeRebuild()) return null;
+    if (p.whyQueued(replica) !== null) continue;
     const call = { method: "onlineNexusChild", input } as const;
     return work(subject, engine(nodeId, call, `its replica is back (${child.reason})`));
   }
   const all = [...replicas.values()];
   return (
+    awaited(volume, { record, nexus }) ??
     added(p, volume, all, { record, nexus }) ??
     resized(p, subject, all, { record, nexus }) ??
     listed(record, nexus, subject)
   );
+}
+
+/** The engine keeps the log of what is written for as many replicas as the volume is to have. */
+function awaited(
+  volume: VolumeRecord,
+  { record, nexus }: { record: OpenTarget["record"]; nexus: EngineNexus },
+): Work | null {
+  const count = Math.min(volume.replicaCount, CHILDREN_MAX);
+  if (nexus.wantedChildren === undefined || nexus.wantedChildren === count) return null;
+  const call = { method: "wantNexusChildren", input: { uuid: record.uuid, count } } as const;
+  const reason = `the volume is to have ${count} replicas`;
+  return work(`volume/${volume.uuid}`, engine(record.nodeId, call, reason));
 }
 
 /** Replicas that are not served as they must be for this nexus. */
@@ -99,7 +112,7 @@ function added(
     if (childOfReplica(nexus, replica) !== undefined) continue;
     if (replica.uuid === volume.victimReplica) continue;
     const state = readiness(p, replica, record);
-    if (state.kind !== "ready" || !p.takeRebuild()) continue;
+    if (state.kind !== "ready" || p.whyQueued(replica) !== null) continue;
     const input = { uuid: record.uuid, childUri: state.uri };
     const call = { method: "addNexusChild", input } as const;
     const reason = `replica in ${replica.poolId} is to take part`;

@@ -5,6 +5,7 @@
  */
 import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
 import { deviceBytes } from "../capacity.ts";
+import { faultedChildWaitMs } from "../patience.ts";
 import type { Work } from "../plan.ts";
 import { isNodeCordoned } from "../status.ts";
 import { derivedUuid } from "./derived-uuid.ts";
@@ -27,7 +28,7 @@ function lacking(p: Planning, volume: VolumeRecord): ReplicaRecord[] {
   return p.replicasOf(volume).filter((replica) => {
     if (replica.healthy || !isThere(p, replica)) return false;
     if (replica.faultedAtMs === null) return true;
-    const untilMs = replica.faultedAtMs + p.state.settings.faultedChildWaitMs;
+    const untilMs = replica.faultedAtMs + faultedChildWaitMs(p.state, volume.uuid);
     if (p.nowMs >= untilMs) return true;
     p.wakeAt(untilMs);
     return false;
@@ -50,7 +51,8 @@ export function beginCopy(p: Planning, volume: VolumeRecord): Work | null {
   if (p.nexusesOf(volume).some(({ nodeId }) => !p.isGone(nodeId))) return null;
   if (p.snapshotsOf(volume).some(isBegun) || lacking(p, volume).length === 0) return null;
   const nodeId = placeOf(p, volume);
-  if (nodeId === null || !p.takeRebuild()) return null;
+  if (nodeId === null) return null;
+  if (lacking(p, volume).every((replica) => p.whyQueued(replica) !== null)) return null;
   const epoch = volume.epoch + 1;
   const nexus: NexusRecord = {
     revision: 0,

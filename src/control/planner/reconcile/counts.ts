@@ -7,11 +7,13 @@
  * leaves its nexus before, and the engine refuses to let the last in-sync child go.
  */
 import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
+import { faultedChildWaitMs } from "../patience.ts";
 import { removalOrder } from "../placement/replica-choice.ts";
 import type { Work } from "../plan.ts";
 import { childOfReplica } from "./children.ts";
 import { newReplica } from "./place.ts";
 import { isRefused, type Planning } from "./planning.ts";
+import { planReturn } from "./returning.ts";
 import { engine, givingUp, put, store, unchanged, work } from "./steps.ts";
 import { isServing, type OpenTarget } from "./target.ts";
 
@@ -42,6 +44,8 @@ export function planCounts(
     ]);
     return work(situation.subject, step);
   }
+  const back = planReturn(p, volume);
+  if (back !== null) return back;
   if (owned.length < volume.replicaCount) return lacking(situation);
   return lost(situation) ?? leaving(situation);
 }
@@ -148,7 +152,8 @@ function lacking({ p, volume, owned, subject }: Situation): Work | null {
 /**
  * A replica that has been away for too long is given up, also when there is no place for another one
  * (scenario four of Mayastor's replica operations): its nexus is whole without it, and the volume is
- * degraded until it has as many replicas as wanted.
+ * degraded until it has as many replicas as wanted. Should it return before its pool could be cleared of
+ * it, it is taken back where that is the cheaper way (`returning.ts`).
  */
 function lost(situation: Situation): Work | null {
   const { p, volume, owned, subject } = situation;
@@ -159,7 +164,7 @@ function lost(situation: Situation): Work | null {
       const changes = [put("replicas", { ...replica, faultedAtMs: p.nowMs })];
       return work(subject, store("it was found away", changes));
     }
-    const untilMs = replica.faultedAtMs + p.state.settings.faultedChildWaitMs;
+    const untilMs = replica.faultedAtMs + faultedChildWaitMs(p.state, volume.uuid);
     if (p.nowMs < untilMs) {
       p.wakeAt(untilMs);
       continue;

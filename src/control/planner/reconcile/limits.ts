@@ -23,6 +23,8 @@ export const HOSTS_LOST_HOLD_MS = 3_000;
 export const HOSTS_LOST_GAP_MS = 30_000;
 /** A pool that is so full, of thin volumes that may grow, is warned of (percent). */
 export const POOL_FULL_PERCENT = 90;
+/** Unit of the replicas' write-intent logs (DESIGN 6.4). */
+export const INTENT_REGION_BYTES = 4 << 20;
 /** Children that a nexus can have. */
 export const CHILDREN_MAX = 8;
 /** Where a running scrub is goes into the store so often; found differences at once. */

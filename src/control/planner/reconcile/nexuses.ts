@@ -5,6 +5,7 @@ import { deviceBytes } from "../capacity.ts";
 import type { Work } from "../plan.ts";
 import type { Planning } from "./planning.ts";
 import { isDefinite } from "./planning.ts";
+import { whyNoRebuild } from "./rebuild-queue.ts";
 import { recordedChildren, recordKey } from "./records.ts";
 import { stayStep } from "./standby.ts";
 import { engine, event, givingUp, put, remove, store, work } from "./steps.ts";
@@ -111,7 +112,7 @@ function kept(p: Planning, record: NexusRecord, nexus: EngineNexus): Work | null
   }
   for (const { uri } of record.children) {
     if (nexus.children.some((child) => child.uri === uri)) continue;
-    if (!p.takeRebuild()) return null;
+    if (whyNoRebuild(p.state, nodeId) !== null) return null;
     const call = { method: "addNexusChild", input: { uuid, childUri: uri } } as const;
     return work(subject, engine(nodeId, call, "the child is to take part", ["AlreadyExists"]));
   }

@@ -17,6 +17,7 @@ import type {
   VolumeRecord,
 } from "../../model.ts";
 import type { Warning } from "../plan.ts";
+import { type QueuedRebuild, queuedRebuilds } from "./rebuild-queue.ts";
 
 /** The last thing that went wrong with a subject, since its last success. */
 export interface SubjectFailure {
@@ -64,7 +65,7 @@ export class Planning {
   wakeAtMs: number | null = null;
   /** Volumes whose scrub may begin now; found out when the first one is due. */
   scrubsToBegin: ReadonlySet<Uuid> | null = null;
-  #rebuilds: number | null = null;
+  #queued: ReadonlyMap<Uuid, QueuedRebuild> | null = null;
 
   constructor(state: ClusterState, failures: Failures) {
     this.state = state;
@@ -145,24 +146,9 @@ export class Planning {
     return found;
   }
 
-  /** Rebuilds that run or wait in the cluster, as far as it can be seen. */
-  get rebuilds(): number {
-    if (this.#rebuilds === null) {
-      this.#rebuilds = 0;
-      for (const node of this.state.observed.values()) {
-        if (node.status !== "Online") continue;
-        for (const nexus of node.nexuses.values()) this.#rebuilds += nexus.rebuilds;
-      }
-    }
-    return this.#rebuilds;
-  }
-
-  /** One more rebuild may begin. Whoever begins one counts it. */
-  takeRebuild(): boolean {
-    const { maxRebuilds } = this.state.settings;
-    if (maxRebuilds === null) return true;
-    if (this.rebuilds >= maxRebuilds) return false;
-    this.#rebuilds = this.rebuilds + 1;
-    return true;
+  /** Why the rebuild of a volume's replica has to wait for others; null: it may begin. */
+  whyQueued(replica: ReplicaRecord): string | null {
+    this.#queued ??= queuedRebuilds(this.state);
+    return this.#queued.get(replica.uuid)?.reason ?? null;
   }
 }

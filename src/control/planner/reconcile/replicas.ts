@@ -6,6 +6,7 @@ import type { EngineCall, Work } from "../plan.ts";
 import { hasFailed } from "../status.ts";
 import { CREATE_PATIENCE_MS } from "./limits.ts";
 import { isRefused, type Planning } from "./planning.ts";
+import { isReturning } from "./returning.ts";
 import { engine, event, givingUp, put, remove, store, work } from "./steps.ts";
 import { replicaOfUri, sameHosts, servedTo } from "./uris.ts";
 
@@ -123,6 +124,7 @@ function deleting(p: Planning, replica: ReplicaRecord): Work | null {
     [event("Replica", "Delete", uuid, nodeId)],
   );
   if (pool === undefined || !p.stored.nodes.has(nodeId)) return work(subject, forget);
+  if (isReturning(p, replica)) return null;
   const open = p.pool(pool);
   if (open === undefined || hasFailed(open) || isUsed(p, replica)) return null;
   return work(subject, destruction(nodeId, uuid, "it is to be deleted"), forget);

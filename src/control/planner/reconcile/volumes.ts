@@ -1,6 +1,7 @@
 /** Volumes: brought into being, kept as wanted, and taken away with all that belongs to them. */
 import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../model.ts";
 import { deviceBytes } from "../capacity.ts";
+import { ownWait } from "../patience.ts";
 import type { Change, Work } from "../plan.ts";
 import { planChildren } from "./children.ts";
 import { beginCopy, copyingNexus, endCopy } from "./copying.ts";
@@ -213,12 +214,14 @@ function deleting(p: Planning, volume: VolumeRecord): Work | null {
   if (replicas.some(({ nodeId }) => isWaitedFor(nodeId))) return null;
   // What lies on nodes that are away stays on record as `Deleting`, to be destroyed when they return.
   const watches = [...p.stored.watches.values()].filter((w) => w.volumeUuid === volume.uuid);
+  const wait = ownWait(p.stored, volume.uuid);
   const history = [...p.stored.rebuildHistory.values()].filter((h) => h.volumeUuid === volume.uuid);
   const step = store(
     "nothing of the volume is left",
     [
       remove("volumes", volume.uuid, volume),
       ...watches.map((watch) => remove("watches", watch.id, watch)),
+      ...(wait === undefined ? [] : [remove("settings", wait.key, wait)]),
       ...history.map((entry) => remove("rebuildHistory", entry.id, entry)),
     ],
     [event("Volume", "Delete", volume.uuid, null)],

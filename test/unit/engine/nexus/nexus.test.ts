@@ -193,6 +193,41 @@ test("a child that was away is brought up to date from the dirty regions alone",
   });
 });
 
+test("a replica that was removed, or not there when the nexus was opened, misses no more than was written", () => {
+  withVolume(3, async (volume, replicas, reactor) => {
+    let nexus = await volume.open();
+    nexus.wantChildren(3);
+    let host = new SimHost(nexus);
+    for (let i = 0; i < 16; i++) await host.write(i * 4 * MIB, block(i + 1));
+    await reactor.sleep(60_000);
+    await nexus.removeChild(replicas[2]!.uri);
+    expect(nexus.state).toBe("online");
+    await host.write(12 * MIB, block(99));
+    // Long enough for everything to be cleaned, were no replica awaited.
+    await reactor.sleep(120_000);
+    await nexus.close();
+    // The next incarnation knows of two replicas alone.
+    nexus = await volume.open(replicas.slice(0, 2));
+    nexus.wantChildren(3);
+    host = new SimHost(nexus);
+    await host.write(40 * MIB + 4096, block(98));
+    await reactor.sleep(120_000);
+    await nexus.addChild(replicas[2]!.uri);
+    await eventually(
+      reactor,
+      "the rebuild ends",
+      () => nexus.info().children[2]?.state === "online",
+    );
+    expect(nexus.rebuilds.history().at(-1)).toMatchObject({ state: "completed", isPartial: true });
+    expect(replicas[2]!.data).toEqual(replicas[0]!.data);
+    // With as many as are wanted the log is cleaned again.
+    for (let i = 0; i < 16; i++) await host.write(i * 4 * MIB, block(i + 7));
+    await reactor.sleep(120_000);
+    expect(nexus.info().dirtyRegions).toBeLessThanOrEqual(8);
+    await nexus.close();
+  });
+});
+
 test("a new child gets everything, and skips what was never written", () => {
   withVolume(3, async (volume, replicas, reactor) => {
     const nexus = await volume.open(replicas.slice(0, 2));
