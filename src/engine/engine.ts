@@ -3,6 +3,7 @@
  * reactors, which own everything else. It decides nothing: it does what it is told and reports.
  */
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { closeFd, OpenFlag, openFd, tryLockFd } from "../../ffi/index.ts";
 import { TrilithError } from "../errors.ts";
@@ -202,6 +203,15 @@ function endpointOf({ address, port }: Endpoint): Endpoint {
   return { address, port };
 }
 
+/** The kernel's id of this boot. */
+function bootId(): string {
+  try {
+    return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+  } catch {
+    return "";
+  }
+}
+
 function shardOptions(settings: EngineSettings, index: number, sockets: Sockets): ShardOptions {
   return {
     index,
@@ -209,6 +219,7 @@ function shardOptions(settings: EngineSettings, index: number, sockets: Sockets)
     spinNs: settings.spinNs,
     core: settings.cores?.[index] ?? null,
     nodeName: settings.nodeName,
+    bootId: bootId(),
     host: { nqn: settings.hostNqn, id: settings.hostId },
     address: settings.address,
     nvmfPort: sockets.nvmf[0]!.port,

@@ -37,6 +37,7 @@ export class TestShard {
   readonly shard: Shard;
   readonly nodeName: string;
   readonly hostId = randomUUID();
+  bootId = "00000000-0000-4000-8000-00000000b001";
   readonly events: ShardEvent[] = [];
   readonly log: string[] = [];
   readonly port: number;
@@ -87,6 +88,7 @@ export class TestShard {
         spinNs: 0,
         core: null,
         nodeName,
+        bootId: this.bootId,
         host: { nqn: nodeHostNqn(nodeName), id: this.hostId },
         address: "127.0.0.1",
         nvmfPort: this.port,

@@ -47,7 +47,7 @@ export class SimReplica {
   readonly random: Random;
   readonly isLocal: boolean;
   readonly blockSize = 512;
-  state: SyncState = { epoch: 0, generation: 0, baseGeneration: 0, clean: true };
+  state: SyncState = { epoch: 0, generation: 0, baseGeneration: 0, clean: true, mayLack: false };
   readonly dirty: Uint8Array;
   /** Cannot be reached: requests end UNAVAILABLE after a while, opening fails. */
   down = false;
@@ -62,6 +62,7 @@ export class SimReplica {
   reads = 0;
   writes = 0;
   flushes = 0;
+  readonly #listeners: BdevListeners[] = [];
   /** Set by a test to look at writes as they are stored. */
   onStore: ((offset: number, length: number) => void) | null = null;
   /** Blocks stored since the last flush, with what was there before: lost when power is. */
@@ -123,6 +124,13 @@ export class SimReplica {
     }
     this.#unflushed.clear();
     this.#claim = null;
+    this.state = { ...this.state, mayLack: !this.state.clean && this.state.generation > 0 };
+  }
+
+  /** Its devices are gone, as those are told who have it open. */
+  vanish(): void {
+    for (const listeners of this.#listeners)
+      listeners.tell({ kind: "removed", reason: "vanished" });
   }
 
   #remember(offset: number, length: number): void {
@@ -272,6 +280,7 @@ export class SimReplica {
     const { reactor } = this;
     const { io } = reactor;
     const listeners = new BdevListeners();
+    this.#listeners.push(listeners);
     return {
       name: this.name,
       uri: this.uri,

@@ -35,6 +35,8 @@ export class Child {
   recordedHealthy: boolean;
   /** Holds every acknowledged write although it is being resynced (after a nexus crashed). */
   consistent = false;
+  /** What the replica said when it was claimed, until it is up to date again: see `SyncState`. */
+  mayLack = false;
   /** Generation that it has confirmed; for a child without a link the only place it is kept. */
   generation = 0;
   /** When the exchange that its read lease counts from was begun; see read-lease.ts. */

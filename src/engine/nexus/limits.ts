@@ -43,6 +43,8 @@ export const CHILD_SILENT_PERIOD_MS = 1_000;
 export const TURN_AWAY_MS = 5_000;
 /** Pause between attempts to reach the recorder, or a lost last child, again. */
 export const RETRY_MS = 500;
+/** When every child was lost: how long one that may lack writes is passed over in favour of the others. */
+export const WHOLE_CHILD_WAIT_MS = 30_000;
 /** Time a child has to answer when a nexus is opened or a child is added. */
 export const CHILD_OPEN_TIMEOUT_MS = 10_000;
 /** Share of a reactor's arena that rebuilds may use (one part in this many). */

@@ -9,7 +9,7 @@ import { assert } from "../../assert.ts";
 import { IoStatus, TrilithError } from "../../errors.ts";
 import type { Child, ChildDevice } from "./child.ts";
 import type { NexusCore } from "./core.ts";
-import { RETRY_MS, TURN_AWAY_MS } from "./limits.ts";
+import { RETRY_MS, TURN_AWAY_MS, WHOLE_CHILD_WAIT_MS } from "./limits.ts";
 import { ReadLease } from "./read-lease.ts";
 import type { SyncState } from "./replica-link.ts";
 import type { ChildReason } from "./states.ts";
@@ -43,6 +43,8 @@ export class Membership {
   /** A higher generation was begun and not yet confirmed by every in-sync child. */
   #generationPending = false;
   #isExpecting = false;
+  /** Since when a child could have been got back that may lack writes. */
+  #lackingSinceNs: number | null = null;
   /** When one of the last children was last got back. */
   #revivedNs = Number.NEGATIVE_INFINITY;
 
@@ -138,6 +140,13 @@ export class Membership {
     if (child.phase === "failing" || child.phase === "out") return;
     const { device } = child;
     child.reason = reason;
+    if (child.phase === "opening") {
+      // It takes no part yet. Whoever brings it in finds that it has gone.
+      child.phase = "out";
+      void this.detach(child);
+      device?.abandon?.();
+      return;
+    }
     child.phase = child.recordedHealthy ? "failing" : "out";
     this.apply();
     if (core.io.syncMask === 0 && !core.gateHas("held")) {
@@ -272,9 +281,12 @@ export class Membership {
         this.attach(child, device);
         const state = await this.claim(child, true);
         if (state !== undefined && !this.#isCurrent(child, state)) continue;
+        if (child.mayLack && this.#isWorthWaiting(failing)) continue;
+        child.mayLack = false;
         child.phase = "in-sync";
         child.reason = "none";
         this.#revivedNs = this.#core.reactor.now;
+        this.#lackingSinceNs = null;
         this.apply();
         this.#core.emitChild(child);
         return true;
@@ -287,6 +299,16 @@ export class Membership {
       }
     }
     return false;
+  }
+
+  /**
+   * True while a child that may lack acknowledged writes is passed over, because others were lost together
+   * with it that need not lack any.
+   */
+  #isWorthWaiting(failing: readonly Child[]): boolean {
+    const { now } = this.#core.reactor;
+    this.#lackingSinceNs ??= now;
+    return failing.length > 1 && now - this.#lackingSinceNs < WHOLE_CHILD_WAIT_MS * 1e6;
   }
 
   /** True when a returning replica is the one that was lost, with all that was acknowledged. */
@@ -345,7 +367,7 @@ export class Membership {
   /** Writes the sync state of children; those that fail are lost. True: all have it. */
   async writeState(children: readonly Child[], change: { clean: boolean }): Promise<boolean> {
     const core = this.#core;
-    const state: SyncState = {
+    const state = {
       epoch: core.identity.epoch,
       generation: core.generation,
       baseGeneration: core.baseGeneration,
@@ -354,7 +376,7 @@ export class Membership {
     let allDone = true;
     const one = async (child: Child): Promise<void> => {
       try {
-        await child.device?.link?.writeState(state);
+        await child.device?.link?.writeState({ ...state, mayLack: child.mayLack });
         child.generation = state.generation;
       } catch (error) {
         allDone = false;
@@ -391,7 +413,9 @@ export class Membership {
     // The claim is an exchange as a renewal is.
     child.leaseSinceNs = sentNs;
     this.lease.lookAgain();
-    return link.readState();
+    const state = await link.readState();
+    child.mayLack = state.mayLack;
+    return state;
   }
 
   // ---------------------------------------------------------------------------------------- joins
@@ -411,6 +435,9 @@ export class Membership {
       const regions = core.regions.dirty();
       if (!(await this.#intent().markOn([child], regions))) {
         throw new TrilithError("Unavailable", `child ${child.uri} could not be marked`);
+      }
+      if (child.phase !== "opening" || child.device === null) {
+        throw new TrilithError("Unavailable", `child ${child.uri} was lost again meanwhile`);
       }
       child.phase = "rebuilding";
       child.reason = "out-of-sync";
@@ -438,6 +465,7 @@ export class Membership {
     }
     // From here on losing it has to be recorded, for its replica will carry the generation.
     child.recordedHealthy = true;
+    child.mayLack = false;
     this.lease.apply();
     if (!(await this.writeState([child], { clean: false }))) return "lost";
     while (!(await this.record([]))) {

@@ -343,7 +343,8 @@ export class Nexus implements Bdev, NexusControl {
       if (bitmap !== undefined) extra = bitsOf(bitmap, core.regions.count);
     } else {
       // Should this rebuild be interrupted, the next one has to be full again.
-      const none = { epoch: core.identity.epoch, generation: 0, baseGeneration: 0, clean: false };
+      const { epoch } = core.identity;
+      const none = { epoch, generation: 0, baseGeneration: 0, clean: false, mayLack: true };
       await device.link?.writeState(none);
       child.generation = 0;
     }

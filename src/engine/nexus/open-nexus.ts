@@ -147,7 +147,8 @@ async function attachAll(
   for (const [index, child] of opened.entries()) {
     const claim = claims[index]!;
     if (claim.status === "fulfilled") {
-      claimed.push({ child, state: claim.value });
+      // One that was lost again meanwhile is out already.
+      if (child.phase === "opening") claimed.push({ child, state: claim.value });
       continue;
     }
     const error: unknown = claim.reason;
@@ -165,9 +166,11 @@ async function start(nexus: Nexus, claimed: readonly Opened[]): Promise<void> {
   const generations = claimed.map(({ state }) => state?.generation ?? 0);
   const highest = Math.max(...generations);
   if (highest === 0) assertBlank(nexus, claimed);
-  const current = claimed.filter(
-    ({ state }) => state === undefined || state.generation === highest,
-  );
+  const newest = claimed.filter(({ state }) => state === undefined || state.generation === highest);
+  // What a child lacks after a power loss, others still have: it is behind. Where all of them may lack
+  // something, nobody knows better than any of them.
+  const whole = newest.filter(({ child }) => !child.mayLack);
+  const current = whole.length > 0 ? whole : newest;
   if (current.length === 0) {
     throw new TrilithError("Unavailable", `nexus ${nexus.name}: no healthy child can be reached`);
   }
@@ -199,6 +202,10 @@ async function start(nexus: Nexus, claimed: readonly Opened[]): Promise<void> {
   for (const child of lost) child.recordedHealthy = false;
   await intent.markOn(core.inSync(), dirty);
   core.regions.assume(dirty);
+  const mustResync = isUnclean && dirty.length > 0;
+  const source = sourceOf(nexus);
+  // From now on what the source holds is what counts.
+  for (const child of core.inSync()) if (!mustResync || child === source) child.mayLack = false;
   await membership.writeState(core.inSync(), { clean: false });
   if (core.io.syncMask === 0) {
     throw new TrilithError(
@@ -206,7 +213,7 @@ async function start(nexus: Nexus, claimed: readonly Opened[]): Promise<void> {
       `nexus ${nexus.name}: every child was lost while opening`,
     );
   }
-  if (isUnclean && dirty.length > 0) demoteAllButOne(nexus);
+  if (mustResync) demoteAllBut(nexus, source);
   membership.apply();
   intent.start();
   for (const child of core.present()) {
@@ -248,10 +255,16 @@ async function dirtyRegions(nexus: Nexus, current: readonly Opened[]): Promise<n
   return [...all];
 }
 
-/** After a crash one child serves, preferably a local one; the others are resynced from it. */
-function demoteAllButOne(nexus: Nexus): void {
+/** Who serves after a crash: preferably a local child. */
+function sourceOf(nexus: Nexus): Child | undefined {
   const children = nexus.core.inSync();
-  const source = children.find((child) => child.isLocal) ?? children[0]!;
+  return children.find((child) => child.isLocal) ?? children[0];
+}
+
+/** After a crash one child serves; the others are resynced from it. Should it be lost by now, any does. */
+function demoteAllBut(nexus: Nexus, wanted: Child | undefined): void {
+  const children = nexus.core.inSync();
+  const source = children.find((child) => child === wanted) ?? sourceOf(nexus);
   for (const child of children) {
     if (child === source) continue;
     child.phase = "rebuilding";

@@ -20,6 +20,11 @@ export interface SyncState {
   readonly baseGeneration: number;
   /** The last nexus was closed in an orderly way: in-sync replicas are identical. */
   readonly clean: boolean;
+  /**
+   * Its machine has been started anew since it was last up to date: writes that no flush had covered may
+   * be missing from it. They lie in regions that are marked dirty.
+   */
+  readonly mayLack: boolean;
 }
 
 /** Which parts of a replica hold data. Bit i (least significant first) is cluster i. */

@@ -206,6 +206,7 @@ export class WriteIntent {
       generation: core.generation,
       baseGeneration: core.generation,
       clean: false,
+      mayLack: false,
     };
     let allDone = true;
     const one = async (child: Child): Promise<void> => {

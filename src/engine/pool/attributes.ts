@@ -17,6 +17,7 @@
  * | 11  | transaction id      | UTF-8 (snapshots)                                    |
  * | 12  | creation time       | u64, ms since 1970                                   |
  * | 13  | source UUID         | 16 bytes: replica of a snapshot, snapshot of a clone |
+ * | 14  | boot id             | 16 bytes: of the machine on which it was last whole  |
  *
  * An attribute of length 0, or none, has its default (empty, zero, false, none).
  */
@@ -47,6 +48,7 @@ const Tag = {
   TXN: 11,
   CREATED: 12,
   SOURCE: 13,
+  BOOT: 14,
 } as const;
 
 /** How a replica is shared. */
@@ -80,6 +82,11 @@ export interface Attributes {
   readonly createdAtMs: number;
   /** The replica a snapshot was taken of, or the snapshot a clone was made from, or "". */
   readonly sourceUuid: string;
+  /**
+   * Boot id of the machine when a nexus last said that it holds everything, or "". While the machine has not been
+   * started anew since, nothing that was written to it is missing, flushed or not.
+   */
+  readonly bootId: string;
 }
 
 function number64(value: number): Uint8Array {
@@ -165,6 +172,7 @@ export function encodeAttributes(given: Partial<Attributes>): AttributeMap {
   put("txnId", Tag.TXN, (v) => textValue("transaction id", v, ID_BYTES_MAX));
   put("createdAtMs", Tag.CREATED, (v) => countValue("creation time", v));
   put("sourceUuid", Tag.SOURCE, (v) => uuidValue("source", v));
+  put("bootId", Tag.BOOT, (v) => uuidValue("boot id", v));
   return out;
 }
 
@@ -215,5 +223,6 @@ export function decodeAttributeMap(map: AttributeMap): Attributes {
     txnId: text(Tag.TXN),
     createdAtMs: count(Tag.CREATED),
     sourceUuid: uuid(Tag.SOURCE),
+    bootId: uuid(Tag.BOOT),
   };
 }

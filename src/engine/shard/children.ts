@@ -39,7 +39,13 @@ async function openRemote(context: ShardContext, uri: string): Promise<ChildDevi
   const { host } = context.options;
   const bdev = (await context.openBdev(context.reactor, uri, {
     host,
-    nvmf: { onLoss: "fail", log: (level, message) => context.log(level, message) },
+    // A replica that was out of sight may have lost what no flush had covered: it is not used again
+    // before the nexus has looked at it, even when nothing was under way.
+    nvmf: {
+      onLoss: "fail",
+      controllerLossMs: 0,
+      log: (level, message) => context.log(level, message),
+    },
   })) as NvmfBdev;
   try {
     const link = (await isReplica(bdev)) ? remoteLink(bdev, host.id) : undefined;

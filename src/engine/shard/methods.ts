@@ -18,6 +18,8 @@ export interface ShardOptions {
   /** CPU to be bound to; null: not bound. */
   readonly core: number | null;
   readonly nodeName: string;
+  /** A UUID that the machine has until it is started anew; "" when it cannot be known. */
+  readonly bootId: string;
   readonly host: NvmeHost;
   /** Address that share URIs carry, and the ports that were bound. */
   readonly address: string;

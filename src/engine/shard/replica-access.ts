@@ -174,8 +174,16 @@ export class ReplicaAccess implements VendorCommands {
   }
 
   readState(): SyncState {
-    const { epoch, healthGeneration, dirtyBaseGeneration, clean } = this.#replica.attributes;
-    return { epoch, generation: healthGeneration, baseGeneration: dirtyBaseGeneration, clean };
+    const { epoch, healthGeneration, dirtyBaseGeneration, clean, bootId } =
+      this.#replica.attributes;
+    const isSameBoot = bootId === "" || bootId === this.#context.options.bootId;
+    return {
+      epoch,
+      generation: healthGeneration,
+      baseGeneration: dirtyBaseGeneration,
+      clean,
+      mayLack: !isSameBoot && !clean && healthGeneration > 0,
+    };
   }
 
   async #writeState(state: SyncState): Promise<void> {
@@ -185,6 +193,7 @@ export class ReplicaAccess implements VendorCommands {
       healthGeneration: state.generation,
       dirtyBaseGeneration: state.baseGeneration,
       clean: state.clean,
+      ...(state.mayLack ? {} : { bootId: this.#context.options.bootId }),
     });
   }
 

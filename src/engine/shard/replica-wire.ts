@@ -13,7 +13,7 @@
  * | D1h    | renew           |             | to it: a claim; grants the read lease anew             |
  *
  * Result dword 0 of "read allocation" is the cluster size. State: magic u32, version u32, epoch u64,
- * generation u64, base generation u64, clean u8, zeroes. Claim: magic u32, version u32, epoch u64,
+ * generation u64, base generation u64, clean u8, may lack writes u8, zeroes. Claim: magic u32, version u32, epoch u64,
  * nexus UUID 16 bytes, serving u8 (the nexus serves already: leases of others are not waited for), zeroes.
  */
 import { TrilithError } from "../../errors.ts";
@@ -75,6 +75,7 @@ export function encodeState(state: SyncState): Uint8Array {
   view.setBigUint64(16, BigInt(state.generation), true);
   view.setBigUint64(24, BigInt(state.baseGeneration), true);
   view.setUint8(32, state.clean ? 1 : 0);
+  view.setUint8(33, state.mayLack ? 1 : 0);
   return new Uint8Array(view.buffer);
 }
 
@@ -86,6 +87,7 @@ export function decodeState(bytes: Uint8Array): SyncState {
     generation: countAt(view, 16, "generation"),
     baseGeneration: countAt(view, 24, "base generation"),
     clean: view.getUint8(32) === 1,
+    mayLack: view.getUint8(33) === 1,
   };
 }
 

@@ -292,6 +292,82 @@ test("after a crash children are made equal, from the dirty regions", () => {
   });
 });
 
+test("what a child lost with the power of its machine is taken from those that kept theirs", () => {
+  withVolume(
+    3,
+    async (volume, replicas, reactor) => {
+      const [local] = replicas as [SimReplica];
+      const former = await volume.open();
+      const host = new SimHost(former);
+      for (let i = 0; i < 32; i++)
+        expect(await host.write(i * 4096, block(i + 1))).toBe(IoStatus.OK);
+      local.losePower();
+      expect(local.state.mayLack).toBe(true);
+      const nexus = await volume.open();
+      const nextHost = new SimHost(nexus);
+      // It is preferred for reads, and nothing is read from it before it has everything again.
+      expect(volume.recorder.isHealthy(local.uri)).toBe(false);
+      for (let i = 0; i < 32; i++) {
+        expect((await nextHost.read(i * 4096, 4096)).bytes).toEqual(block(i + 1));
+      }
+      await nexus.onlineChild(local.uri);
+      await eventually(reactor, "all are in sync", () => nexus.state === "online");
+      expect(nexus.rebuilds.history().find((r) => r.childUri === local.uri)?.isPartial).toBe(true);
+      expect(local.state.mayLack).toBe(false);
+      expect(local.data).toEqual(replicas[1]!.data);
+      await nexus.close();
+      await former.close();
+    },
+    { local: 0 },
+  );
+});
+
+test("when every machine has lost its power, what serves first is what counts from then on", () => {
+  withVolume(2, async (volume, replicas, reactor) => {
+    const former = await volume.open();
+    const host = new SimHost(former);
+    for (let i = 0; i < 32; i++) await host.write(i * 4096, block(i + 1));
+    for (const replica of replicas) replica.losePower();
+    const second = await volume.open();
+    const found = await new SimHost(second).read(0, 32 * 4096);
+    expect(found.status).toBe(IoStatus.OK);
+    // The nexus dies before the others are resynced.
+    const third = await volume.open();
+    expect((await new SimHost(third).read(0, 32 * 4096)).bytes).toEqual(found.bytes);
+    await eventually(reactor, "they are equal", () => {
+      void third.onlineChild(replicas[1]!.uri).catch(() => undefined);
+      return third.state === "online";
+    });
+    expect(replicas[1]!.data).toEqual(replicas[0]!.data);
+    await third.close();
+    await second.close();
+    await former.close();
+  });
+});
+
+test("a child whose device goes while it is brought in stays out, and writes go on", () => {
+  withVolume(2, async (volume, replicas, reactor) => {
+    const nexus = await volume.open();
+    const host = new SimHost(nexus);
+    await host.write(0, block(1));
+    await nexus.offlineChild(replicas[1]!.uri, "offline");
+    for (let ms = 0; ms < 12; ms++) {
+      const bringing = nexus.onlineChild(replicas[1]!.uri).then(
+        () => true,
+        () => false,
+      );
+      await reactor.sleep(ms);
+      replicas[1]!.vanish();
+      await bringing;
+      expect(await host.write(0, block(ms + 2))).toBe(IoStatus.OK);
+    }
+    await nexus.onlineChild(replicas[1]!.uri);
+    await eventually(reactor, "it is in sync", () => nexus.state === "online");
+    expect(replicas[1]!.data).toEqual(replicas[0]!.data);
+    await nexus.close();
+  });
+});
+
 test("a superseded nexus acknowledges nothing more", () => {
   withVolume(2, async (volume, replicas) => {
     const old = await volume.open();

@@ -20,6 +20,7 @@ const full: Attributes = {
   txnId: "txn-1",
   createdAtMs: 1_700_000_000_000,
   sourceUuid: "aaaaaaaa-2222-4333-8444-555555555555",
+  bootId: "bbbbbbbb-2222-4333-8444-555555555555",
 };
 
 const none: Attributes = {
@@ -36,6 +37,7 @@ const none: Attributes = {
   txnId: "",
   createdAtMs: 0,
   sourceUuid: "",
+  bootId: "",
 };
 
 test("attributes survive encoding and decoding", () => {

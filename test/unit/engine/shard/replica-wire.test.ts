@@ -29,7 +29,7 @@ const NEXUS = "0c3d6b1e-5a3f-4a57-9d8e-1f2a3b4c5d6e";
 
 describe("states and claims", () => {
   test("come out as they went in", () => {
-    const state = { epoch: 2 ** 36, generation: 7, baseGeneration: 3, clean: true };
+    const state = { epoch: 2 ** 36, generation: 7, baseGeneration: 3, clean: true, mayLack: true };
     expect(encodeState(state).byteLength).toBe(STATE_BYTES);
     expect(decodeState(encodeState(state))).toEqual(state);
     for (const isServing of [false, true]) {
@@ -51,7 +51,13 @@ describe("states and claims", () => {
         }
       }
     });
-    const state = encodeState({ epoch: 1, generation: 1, baseGeneration: 1, clean: false });
+    const state = encodeState({
+      epoch: 1,
+      generation: 1,
+      baseGeneration: 1,
+      clean: false,
+      mayLack: false,
+    });
     const other = state.slice();
     other[4] = 9;
     expect(() => decodeState(other)).toThrow("another version");
