@@ -130,9 +130,9 @@ export class Shard {
     return this.#nexuses.has(uuid) ? this.#nexuses.get(uuid) : undefined;
   }
 
-  /** A replica of this reactor; `NotFound` otherwise. */
-  replicaOf(uuid: string): Replica {
-    return this.#replicas.get(uuid);
+  /** A replica of this reactor; undefined: there is none. */
+  findReplica(uuid: string): Replica | undefined {
+    return this.#replicas.pools.findReplica(uuid)?.replica;
   }
 
   #makeMethods(): ShardMethods {

@@ -40,6 +40,8 @@ export class Cluster {
   readonly machines: Machine[] = [];
   readonly volumes: SimVolume[] = [];
   readonly host: Process;
+  /** A replica may lack something: nothing may keep the others away. */
+  isLacking = false;
   /** Machines whose processes came to an end by themselves: somebody starts them again. */
   onCrash: (machine: Machine, what: "engine" | "control") => void = (machine) =>
     machine.startControl();
@@ -197,11 +199,19 @@ export class Cluster {
   }
 
   /**
-   * True when a machine may lose what no flush has covered: every volume is whole, so that each has its
-   * data elsewhere too.
+   * True when no replica lacks anything that was acknowledged, as nexuses have confirmed since the last power
+   * loss of its machine, and every machine can be reached: then one may lose what no flush has covered.
    */
-  mayLose(_machine: Machine): boolean {
-    return this.options.replicas > 1 && this.isWhole();
+  isSettled(): boolean {
+    const { machines, network } = this;
+    const isAllThere = machines.every(
+      ({ isOn, engine }) => isOn && engine !== null && !engine.process.isPaused,
+    );
+    if (!isAllThere || network.cuts.size > 0 || !this.isWhole()) return false;
+    return [...this.leader()!.store.view().replicas.values()].every(({ uuid, nodeId }) => {
+      const machine = machines.find(({ name }) => name === nodeId)!;
+      return machine.engine!.shard.findReplica(uuid)?.attributes.bootId === machine.bootId;
+    });
   }
 
   /** Reads all of a volume's replicas and compares them, byte by byte. */
@@ -226,7 +236,7 @@ export class Cluster {
 
   #readReplica(nodeId: string, uuid: string, offset: number): Uint8Array {
     const engine = this.machines.find(({ name }) => name === nodeId)!.engine!;
-    const replica = engine.shard.replicaOf(uuid);
+    const replica = engine.shard.findReplica(uuid)!;
     let bytes: Uint8Array | null = null;
     const read = async (): Promise<void> => {
       const buffer = await takeBuffer(engine.reactor, READ_BYTES);

@@ -132,8 +132,18 @@ export class Disk {
     for (const sector of this.badSectors) {
       if (sector >= first && sector <= last) this.badSectors.delete(sector);
     }
-    if (fua) applyTo(this.#durable, change);
-    else this.#keep(change);
+    if (!fua) {
+      this.#keep(change);
+      return;
+    }
+    // What the cache holds of the same place is older: it must not come to the disk after this.
+    const end = change.offset + change.length;
+    this.#volatile = this.#volatile.filter(({ change: older }) => {
+      const isElsewhere = older.offset >= end || older.offset + older.length <= change.offset;
+      if (!isElsewhere) applyTo(this.#durable, older);
+      return isElsewhere;
+    });
+    applyTo(this.#durable, change);
   }
 
   #keep(change: Change): void {

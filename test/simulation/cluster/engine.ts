@@ -38,6 +38,8 @@ export interface EngineOptions {
   readonly nodeName: string;
   readonly address: string;
   readonly hostId: string;
+  /** Another one after a power loss. */
+  readonly bootId: string;
   /** Raised by every start. */
   readonly instance: number;
   /** By path. */
@@ -112,6 +114,7 @@ export function startSimEngine(options: EngineOptions): Engine {
       spinNs: 0,
       core: null,
       nodeName,
+      bootId: options.bootId,
       host,
       address,
       nvmfPort: NVMF_PORT,

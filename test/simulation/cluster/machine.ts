@@ -31,6 +31,7 @@ export class Machine {
   db = new SimDatabase(":memory:");
   readonly #around: Surroundings;
   #starts = 0;
+  #boots = 0;
   #wallOffsetMs = 0;
   #isBegun = false;
 
@@ -41,6 +42,12 @@ export class Machine {
     this.address = `10.0.0.${number}`;
     this.raftId = String(number);
     this.disk = new Disk(around.world, `${this.name}${this.diskPath}`, diskBytes);
+  }
+
+  /** Another one after each power loss. */
+  get bootId(): string {
+    const boot = String(this.number * 1_000 + this.#boots);
+    return `00000000-0000-4000-b000-${boot.padStart(12, "0")}`;
   }
 
   get hostId(): string {
@@ -65,6 +72,7 @@ export class Machine {
         nodeName: this.name,
         address: this.address,
         hostId: this.hostId,
+        bootId: this.bootId,
         instance: ++this.#starts,
         disks: new Map([[this.diskPath, this.disk]]),
         machineAt: (address) => {
@@ -158,6 +166,7 @@ export class Machine {
   powerUp(): void {
     this.#around.world.note(`${this.name}: power is back`);
     this.isOn = true;
+    this.#boots++;
     this.#around.network.off.delete(this.name);
   }
 

@@ -260,7 +260,9 @@ class RemoteDevice implements NvmfBdev {
     const wasEnded = this.#state === "closed" || this.#state === "gone";
     if (!wasEnded) this.#setState("reconnecting", reason);
     for (const lost of [...this.#underWay]) lost();
-    if (!wasEnded) this.#reconnectIn(this.#settings.reconnectDelayMs);
+    if (wasEnded) return;
+    if (this.#settings.controllerLossMs === 0) this.#vanish(reason);
+    else this.#reconnectIn(this.#settings.reconnectDelayMs);
   }
 
   #reconnectIn(delayMs: number): void {

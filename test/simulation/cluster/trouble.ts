@@ -1,7 +1,8 @@
 /**
  * Troubles of a simulated cluster, at random, and the rule that keeps every run recoverable (the atlas): what
- * could take data away (a power loss, a disk) strikes only while every volume is whole, and spares one
- * machine; everything else may strike at any time. Everything ends after a while.
+ * takes data away (a power loss: what no flush has covered) strikes only while every replica of every volume
+ * has all that was acknowledged, and until that is so again nothing keeps the other replicas away. Everything
+ * else may strike at any time, and everything ends after a while.
  */
 import type { Cluster } from "./cluster.ts";
 import type { Machine } from "./machine.ts";
@@ -111,16 +112,33 @@ function jumpClock(cluster: Cluster, machine: Machine): void {
   machine.jumpClock(byMs);
 }
 
-const troubles: readonly { readonly weight: number; readonly trouble: Trouble }[] = [
+function powerLoss(cluster: Cluster, machine: Machine): void {
+  if (cluster.options.replicas < 2 || !cluster.isSettled()) return;
+  cluster.isLacking = true;
+  machine.losePower();
+  later(cluster, awayMs(cluster), () => {
+    machine.powerUp();
+    machine.startEngine();
+    machine.startControl();
+  });
+}
+
+const troubles: readonly {
+  readonly weight: number;
+  readonly trouble: Trouble;
+  /** Keeps no replica away. */
+  readonly isHarmless?: boolean;
+}[] = [
   { weight: 4, trouble: killEngine },
-  { weight: 3, trouble: killControl },
+  { weight: 3, trouble: killControl, isHarmless: true },
   { weight: 2, trouble: killBoth },
-  { weight: 1, trouble: crashInTransaction },
+  { weight: 1, trouble: crashInTransaction, isHarmless: true },
   { weight: 3, trouble: pause },
   { weight: 4, trouble: cut },
   { weight: 2, trouble: badNetwork },
-  { weight: 1, trouble: slowDisk },
-  { weight: 1, trouble: jumpClock },
+  { weight: 1, trouble: slowDisk, isHarmless: true },
+  { weight: 1, trouble: jumpClock, isHarmless: true },
+  { weight: 3, trouble: powerLoss },
 ];
 
 /** Has troubles come for so long. */
@@ -138,7 +156,10 @@ export function beginTroubles(cluster: Cluster, durationMs: number): void {
         roll -= weight;
         return roll < 0;
       })!;
-      chosen.trouble(cluster, random.pick(machines));
+      if (cluster.isLacking && cluster.isSettled()) cluster.isLacking = false;
+      if (!cluster.isLacking || chosen.isHarmless === true) {
+        chosen.trouble(cluster, random.pick(machines));
+      }
       next();
     });
   };
