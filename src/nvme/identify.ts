@@ -83,7 +83,9 @@ export function encodeController(c: ControllerIdentity): Uint8Array {
   view.setUint32(88, 0x1e8480, true); // RTD3E
   // OAES: namespace attribute changes (8), ANA changes (11); discovery: log page changes (31).
   view.setUint32(92, c.isDiscovery ? 0x80000000 : 0x900, true);
-  view.setUint32(96, 0x1 | 0x40, true); // CTRATT: 128-bit host id, traffic-based keep alive
+  // CTRATT: 128-bit host id. Not traffic-based keep alive, although commands count as life: hosts would
+  // put their own keep-alives off, and notice half a time-out later that a controller stands still.
+  view.setUint32(96, 0x1, true);
   bytes[111] = c.isDiscovery ? 2 : 1; // CNTRLTYPE
   view.setUint16(256, 0, true); // OACS
   bytes[258] = 7; // ACL: 8 Abort commands at once

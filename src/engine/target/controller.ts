@@ -186,7 +186,7 @@ export class Controller {
   }
 
   /**
-   * (Re)starts the timer. Commands on any queue count as life (CTRATT.TBKAS). A discovery controller
+   * (Re)starts the timer. Commands on any queue count as life. A discovery controller
    * without a time-out has the fixed one of 5.18.
    */
   #armKeepAlive(): void {

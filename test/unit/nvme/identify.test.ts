@@ -60,7 +60,7 @@ describe("Identify Controller (Base 2.0, figure 275)", () => {
       [78, "3412"], // CNTLID
       [80, "00000200"], // VER 2.0
       [92, "00090000"], // OAES: namespace attributes, ANA
-      [96, "41000000"], // CTRATT: 128-bit host id, TBKAS
+      [96, "01000000"], // CTRATT: 128-bit host id
       [111, "01"], // CNTRLTYPE
       [259, "03"], // AERL
       [261, "07"], // LPA
