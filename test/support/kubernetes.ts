@@ -187,15 +187,16 @@ export class KubeServer {
   /** Starts the API server alone, and waits until it is ready. */
   async startApi(): Promise<void> {
     this.#api.start();
-    await waitUntil(
-      "the API server being ready",
-      async () => {
-        if (!this.#api.isRunning) throw new Error(`kube-apiserver ended:\n${this.#api.log()}`);
-        if (!existsSync(join(this.folder, "certificates/apiserver.crt"))) return "";
-        return await this.client.call<string>({ method: "GET", path: "/readyz" });
-      },
-      (answer) => answer === "ok",
-    );
+    const isReady = async (): Promise<boolean> => {
+      if (!this.#api.isRunning || !this.#etcd.isRunning) throw new Error("it has ended");
+      if (!existsSync(join(this.folder, "certificates/apiserver.crt"))) return false;
+      return (await this.client.call<string>({ method: "GET", path: "/readyz" })) === "ok";
+    };
+    try {
+      await waitUntil("the API server being ready", isReady, (is) => is);
+    } catch (error) {
+      throw new Error(`${(error as Error).message}\n${this.logs()}`);
+    }
   }
 
   /** The API server fails. etcd goes on. */
