@@ -121,7 +121,9 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
   );
   const metrics = serveMetricsOf(options, core, decisions, instruments, parts);
   if (options.kubernetes !== null) {
-    parts.add(keepKubernetes(options.kubernetes, store, api, log), (end) => end());
+    parts.add(keepKubernetes(options.kubernetes, store, decisions.service, api, log), (end) =>
+      end(),
+    );
   }
   log("info", "control process serves", {
     node: identity.nodeId,

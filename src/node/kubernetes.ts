@@ -2,10 +2,11 @@
 import type { Api } from "../api/app.ts";
 import { restClient } from "../client/client.ts";
 import { TIMEOUT_DEFAULT_MS } from "../client/limits.ts";
+import type { Service } from "../control/service.ts";
 import type { ReplicatedStore } from "../control/store/replicated-store.ts";
 import { kubeClient } from "../kube/client/client.ts";
 import type { Access } from "../kube/client/kubeconfig.ts";
-import { type Operator, startOperator } from "../kube/operator/operator.ts";
+import { PoolOperator } from "../kube/operator/operator.ts";
 import type { Log } from "../ops/log.ts";
 
 export interface KubernetesOptions {
@@ -26,12 +27,13 @@ function ownRest(api: Api) {
 export function keepKubernetes(
   options: KubernetesOptions,
   store: ReplicatedStore,
+  service: Service,
   api: Api,
   log: Log,
 ): () => Promise<void> {
   const kube = kubeClient({ access: options.access });
   const rest = ownRest(api);
-  let operator: Operator | null = null;
+  let operator: PoolOperator | null = null;
   let isEnding = false;
   /** Starts and stops come one after the other, however leadership changes meanwhile. */
   let changes = Promise.resolve();
@@ -40,7 +42,7 @@ export function keepKubernetes(
       const leads = store.isLeader() && !isEnding;
       if (leads && operator === null) {
         log("info", "pools are operated from Kubernetes by this node", { server: kube.server });
-        operator = startOperator({ kube, rest, log });
+        operator = new PoolOperator({ kube, rest, log });
       } else if (!leads && operator !== null) {
         const former = operator;
         operator = null;
@@ -49,10 +51,12 @@ export function keepKubernetes(
     });
   };
   const unlisten = store.onLeadership(follow);
+  const unhear = service.onEvent(() => operator?.nudge());
   follow();
   return async () => {
     isEnding = true;
     unlisten();
+    unhear();
     follow();
     await changes;
   };

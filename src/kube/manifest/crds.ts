@@ -7,7 +7,9 @@ import { DISK_POOL_STORED, diskPoolVersions, POOL_GROUP } from "../names.ts";
 
 type Schema = Readonly<Record<string, unknown>>;
 
-const text = (description: string): Schema => ({ type: "string", description });
+/** A description that is there. */
+const described = (description: string) => (description === "" ? {} : { description });
+const text = (description = ""): Schema => ({ type: "string", ...described(description) });
 const bytes = (description: string): Schema => ({
   type: "integer",
   format: "int64",
@@ -17,11 +19,11 @@ const bytes = (description: string): Schema => ({
 const oneOf = (description: string, ...values: string[]): Schema => ({
   type: "string",
   enum: values,
-  description,
+  ...described(description),
 });
 const object = (description: string, properties: Schema, required: readonly string[] = []) => ({
   type: "object",
-  description,
+  ...described(description),
   ...(required.length === 0 ? {} : { required }),
   properties,
 });
@@ -56,7 +58,7 @@ const diskPoolSpec: Schema = object(
     clusterSize: text("Unit of allocation, such as 4MiB; a power of two from 64KiB to 1GiB"),
     maxExpansion: text("Accepted and of no effect: every pool can grow with its disk"),
     encryptionConfig: object("Refused: put dm-crypt below the pool", {
-      source: object("", { secret: object("", { name: text("") }) }),
+      source: object("", { secret: object("", { name: text() }) }),
     }),
   },
   ["node", "disks"],
@@ -65,10 +67,10 @@ const diskPoolSpec: Schema = object(
 const condition: Schema = object(
   "",
   {
-    type: text(""),
+    type: text(),
     status: oneOf("", "True", "False", "Unknown"),
-    reason: text(""),
-    message: text(""),
+    reason: text(),
+    message: text(),
     lastTransitionTime: { type: "string", format: "date-time" },
     observedGeneration: { type: "integer", format: "int64" },
   },
@@ -82,14 +84,14 @@ const diskPoolStatus: Schema = object("What the pool is", {
   capacity: bytes("Bytes"),
   used: bytes("Bytes"),
   available: bytes("Bytes"),
-  capacity_q: text(""),
-  used_q: text(""),
-  available_q: text(""),
+  capacity_q: text(),
+  used_q: text(),
+  available_q: text(),
   diskCapacity: text("Size of the disk; more than the capacity: the pool can be expanded"),
-  maxExpandableSize: text(""),
+  maxExpandableSize: text(),
   clusterSize: text("Unit of allocation"),
   encrypted: { type: "boolean" },
-  error: object("What stands in the way", { code: text(""), message: text("") }),
+  error: object("What stands in the way", { code: text(), message: text() }),
   conditions: {
     type: "array",
     items: condition,
@@ -186,7 +188,7 @@ export function diskPoolDefinition() {
 const mayastorPoolStatus: Schema = object("What the pool is", {
   state: text("ONLINE, DEGRADED, FAULTED, PENDING, OFFLINE"),
   reason: text("What stands in the way"),
-  node: text(""),
+  node: text(),
   disks: { type: "array", items: { type: "string" } },
   capacity: bytes("Bytes"),
   used: bytes("Bytes"),

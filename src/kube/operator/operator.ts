@@ -5,11 +5,11 @@
  * `decide.ts`; here it is carried out.
  */
 import type { RestClient } from "../../client/client.ts";
-import type { Node, Pool } from "../../client/types.ts";
+import type { Pool } from "../../client/types.ts";
 import { TrilithError } from "../../errors.ts";
 import type { Log } from "../../ops/log.ts";
 import type { KubeClient } from "../client/client.ts";
-import { isNotFound } from "../client/errors.ts";
+import { isConflict, isNotFound, KubeError } from "../client/errors.ts";
 import { keyOf, type Resource } from "../client/objects.ts";
 import { pauseMs } from "../client/pause.ts";
 import { type Reflector, startReflector } from "../client/reflector.ts";
@@ -24,10 +24,10 @@ import { decide, problemOf, type Step, type Surroundings } from "./decide.ts";
 import { writeEvent } from "./events.ts";
 import { RESYNC_MS, SETTLE_MS, WORKERS } from "./limits.ts";
 import {
+  crStateOf,
   isShown,
   type PoolObject,
   type PoolProblem,
-  recordedView,
   statusOf,
   viewOf,
 } from "./pool-view.ts";
@@ -38,12 +38,6 @@ export interface OperatorOptions {
   readonly rest: RestClient;
   readonly log: Log;
   readonly resyncMs?: number;
-}
-
-export interface Operator {
-  /** Resources that are followed, for tests and diagnosis. */
-  readonly reflectors: readonly Reflector<PoolObject>[];
-  stop(): Promise<void>;
 }
 
 /** An object that could not be had as it says: when to try again. */
@@ -73,55 +67,207 @@ function byPool(objects: readonly PoolObject[]): Map<string, PoolObject[]> {
   return found;
 }
 
-/** Begins to operate. */
-export function startOperator(options: OperatorOptions): Operator {
-  const { kube, rest, log } = options;
-  const resyncMs = options.resyncMs ?? RESYNC_MS;
-  const failures = new Map<string, Failure>();
-  let isEnding = false;
-  let wake: () => void = () => {};
-  let isWoken = false;
-  const nudge = () => {
-    isWoken = true;
-    wake();
-  };
+/** Sleeps that end early when something is to be looked at. */
+class Alarm {
+  #wake: () => void = () => {};
+  #isRung = false;
 
-  const follow = (resource: Resource, kind: string) => ({
-    resource,
-    kind,
-    reflector: startReflector<PoolObject>({ client: kube, resource, log, changed: nudge }),
-  });
-  const followed = [follow(diskPools, "DiskPool"), follow(mayastorPools, "MayastorPool")];
+  ring(): void {
+    this.#isRung = true;
+    this.#wake();
+  }
+
+  /** Waits until it rings, or has rung since the last time, but no longer than `ms`. */
+  async wait(ms: number): Promise<void> {
+    if (!this.#isRung) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const timer = setTimeout(resolve, ms);
+      this.#wake = resolve;
+      await promise;
+      clearTimeout(timer);
+      this.#wake = () => {};
+    }
+    this.#isRung = false;
+  }
+}
+
+interface Followed {
+  readonly resource: Resource;
+  readonly kind: string;
+  readonly reflector: Reflector<PoolObject>;
+}
+
+/** The operator, from when it is made until it is stopped. */
+export class PoolOperator {
+  readonly #kube: KubeClient;
+  readonly #rest: RestClient;
+  readonly #log: Log;
+  readonly #resyncMs: number;
+  readonly #failures = new Map<string, Failure>();
+  readonly #alarm = new Alarm();
+  readonly #followed: readonly Followed[];
+  readonly #ended: Promise<void>;
+  #isEnding = false;
+
+  constructor({ kube, rest, log, resyncMs = RESYNC_MS }: OperatorOptions) {
+    this.#kube = kube;
+    this.#rest = rest;
+    this.#log = log;
+    this.#resyncMs = resyncMs;
+    const changed = () => this.#alarm.ring();
+    const follow = (resource: Resource, kind: string): Followed => ({
+      resource,
+      kind,
+      reflector: startReflector<PoolObject>({ client: kube, resource, log, changed }),
+    });
+    this.#followed = [follow(diskPools, "DiskPool"), follow(mayastorPools, "MayastorPool")];
+    this.#ended = this.#run();
+  }
+
+  /** Something happened in the cluster: everything is compared soon. */
+  nudge(): void {
+    this.#alarm.ring();
+  }
+
+  async stop(): Promise<void> {
+    this.#isEnding = true;
+    this.#alarm.ring();
+    await Promise.all([this.#ended, ...this.#followed.map(({ reflector }) => reflector.stop())]);
+  }
+
+  async #run(): Promise<void> {
+    let failed = 0;
+    while (!this.#isEnding) {
+      try {
+        const anything = await this.#pass();
+        failed = 0;
+        if (anything) this.#alarm.ring();
+      } catch (error) {
+        failed++;
+        const level = failed === 1 ? "warn" : "debug";
+        this.#log(level, "pools cannot be compared with their objects", { error });
+      }
+      if (this.#isEnding) return;
+      await this.#alarm.wait(failed > 0 ? pauseMs(failed, Math.random()) : this.#resyncMs);
+      // What comes together is looked at together.
+      if (!this.#isEnding) await Bun.sleep(SETTLE_MS);
+    }
+  }
 
   /** All objects, with the kind that lists leave out. */
-  const objectsNow = () =>
-    followed.flatMap(({ kind, resource, reflector }) =>
+  #objects(): PoolObject[] {
+    return this.#followed.flatMap(({ kind, resource, reflector }) =>
       [...reflector.objects.values()].map((object) => ({
         ...object,
         kind,
         apiVersion: `${POOL_GROUP}/${resource.version}`,
       })),
     );
-  const resourceOf = ({ kind }: PoolObject): Resource =>
-    followed.find((one) => one.kind === kind)!.resource;
-
-  async function sleep(ms: number): Promise<void> {
-    if (isEnding || isWoken) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
-    wake = () => {};
   }
 
-  async function setFinalizers(
+  #resourceOf({ kind }: PoolObject): Resource {
+    return this.#followed.find((one) => one.kind === kind)!.resource;
+  }
+
+  /** Looks at every object once; true when something was done whose outcome is to be looked at. */
+  async #pass(): Promise<boolean> {
+    const objects = this.#objects();
+    if (objects.length === 0) return false;
+    const [pools, nodes] = await Promise.all([this.#rest.pools(), this.#rest.nodes()]);
+    const poolOfId = new Map(pools.map((pool) => [pool.id, pool]));
+    const queue = [...byPool(objects).values()];
+    let anything = false;
+    const worker = async (): Promise<void> => {
+      for (let same = queue.pop(); same !== undefined; same = queue.pop()) {
+        const [first] = same;
+        const pool = poolOfId.get(first!.metadata.name) ?? null;
+        for (const object of same) {
+          if (this.#isEnding) return;
+          const rival = object === first ? null : `${first!.kind} ${keyOf(first!)}`;
+          if (await this.#handled(object, { pool, nodes, rival })) anything = true;
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: WORKERS }, worker));
+    return anything;
+  }
+
+  /** As `#handle`; what fails there does not keep other objects waiting. */
+  async #handled(object: PoolObject, seen: Surroundings): Promise<boolean> {
+    try {
+      return await this.#handle(object, seen);
+    } catch (error) {
+      if (!(error instanceof TrilithError)) throw error;
+      // Gone meanwhile, or changed: the watch tells soon.
+      if (!isNotFound(error) && !isConflict(error)) {
+        const fields = { object: keyOf(object), error };
+        this.#log("warn", "the object of a pool cannot be updated", fields);
+      }
+      return false;
+    }
+  }
+
+  /** One object; true when something was done, and its outcome is to be looked at soon. */
+  async #handle(object: PoolObject, seen: Surroundings): Promise<boolean> {
+    const step = decide(object, seen);
+    if (step.do === "hold" || step.do === "nothing") {
+      this.#failures.delete(failureKey(object));
+      await this.#show(object, seen.pool, step.do === "hold" ? step.problem : null);
+      return false;
+    }
+    const before = this.#failures.get(failureKey(object));
+    if (before?.fingerprint === fingerprintOf(object) && performance.now() < before.untilMs) {
+      await this.#show(object, seen.pool, before.problem);
+      return false;
+    }
+    try {
+      await this.#carryOut(object, step);
+    } catch (error) {
+      if (!(error instanceof TrilithError) || error instanceof KubeError) throw error;
+      await this.#show(object, seen.pool, this.#failed(object, error));
+      return false;
+    }
+    // Before the outcome is looked at there is nothing new to show.
+    this.#failures.delete(failureKey(object));
+    return true;
+  }
+
+  async #carryOut(object: PoolObject, step: Step): Promise<void> {
+    switch (step.do) {
+      case "nothing":
+      case "hold":
+        return;
+      case "add-finalizer":
+        await this.#setFinalizers(object, (now) => [...new Set([...now, POOL_FINALIZER])]);
+        return;
+      case "remove-finalizer":
+        // An object that is gone already is told of once, by whoever let it go.
+        await this.#setFinalizers(object, (now) => now.filter((one) => one !== POOL_FINALIZER));
+        if (step.destroyed) await writeEvent(this.#kube, object, destroyed);
+        return;
+      case "create":
+        await this.#rest.createPool(step.node, step.id, step.body);
+        return;
+      case "label":
+        await this.#rest.labelPool(step.id, step.key, step.value, true);
+        return;
+      case "expand":
+        await this.#rest.expandPool(step.id);
+        await this.#kube.patch(this.#resourceOf(object), object.metadata, {
+          metadata: { annotations: { [EXPAND_ANNOTATION]: null } },
+        });
+        return;
+      case "delete":
+        await this.#rest.deletePool(step.id, step.force);
+        return;
+    }
+  }
+
+  async #setFinalizers(
     object: PoolObject,
     change: (now: readonly string[]) => readonly string[],
   ): Promise<void> {
-    await kube.update<PoolObject>(resourceOf(object), object.metadata, (now) => {
+    await this.#kube.update<PoolObject>(this.#resourceOf(object), object.metadata, (now) => {
       // An object of the same name that was made since is another one.
       if (now.metadata.uid !== object.metadata.uid) return null;
       const before = now.metadata.finalizers ?? [];
@@ -130,169 +276,34 @@ export function startOperator(options: OperatorOptions): Operator {
     });
   }
 
-  async function carryOut(object: PoolObject, step: Step): Promise<void> {
-    switch (step.do) {
-      case "nothing":
-      case "hold":
-        return;
-      case "add-finalizer":
-        await setFinalizers(object, (now) => [...new Set([...now, POOL_FINALIZER])]);
-        return;
-      case "remove-finalizer":
-        // An object that is gone already is told of once, by whoever let it go.
-        await setFinalizers(object, (now) => now.filter((one) => one !== POOL_FINALIZER));
-        if (step.destroyed) await writeEvent(kube, object, destroyed);
-        return;
-      case "create":
-        await rest.createPool(step.node, step.id, step.body);
-        return;
-      case "label":
-        await rest.labelPool(step.id, step.key, step.value, true);
-        return;
-      case "expand":
-        await rest.expandPool(step.id);
-        await kube.patch(resourceOf(object), object.metadata, {
-          metadata: { annotations: { [EXPAND_ANNOTATION]: null } },
-        });
-        return;
-      case "delete":
-        await rest.deletePool(step.id, step.force);
-        return;
-    }
-  }
-
-  /** Has an object show what its pool is, and tells what changed. */
-  async function show(
-    object: PoolObject,
-    pool: Pool | null,
-    problem: PoolProblem | null,
-  ): Promise<void> {
-    const isDeleted = object.metadata.deletionTimestamp !== undefined;
-    const wasCreated = recordedView(object).crState === "Created";
-    const isCreated = wasCreated || pool?.spec?.status === "Created";
-    const crState = isDeleted ? "Terminating" : isCreated ? "Created" : "Creating";
-    const shownPool = problem?.code === "ForeignPoolName" ? null : pool;
-    const view = viewOf(
-      shownPool,
-      shownPool === null && !wasCreated && !isDeleted ? "Creating" : crState,
-      problem ?? stateProblem(shownPool),
-    );
-    const status = statusOf(object, shownPool, view, new Date().toISOString());
-    if (isShown(status, object)) return;
-    const { uid } = object.metadata;
-    await kube.patch(resourceOf(object), object.metadata, { metadata: { uid }, status }, "status");
-    for (const told of changesToTell(object, view)) await writeEvent(kube, object, told);
-  }
-
-  function failed(object: PoolObject, error: TrilithError, nowMs: number): PoolProblem {
-    const key = object.metadata.uid ?? keyOf(object);
+  #failed(object: PoolObject, error: TrilithError): PoolProblem {
+    const key = failureKey(object);
     const fingerprint = fingerprintOf(object);
-    const before = failures.get(key);
+    const before = this.#failures.get(key);
     const count = before?.fingerprint === fingerprint ? before.count + 1 : 1;
+    const untilMs = performance.now() + pauseMs(count + 1, Math.random());
     const problem = problemOf(error);
-    const untilMs = nowMs + pauseMs(count + 1, Math.random());
-    failures.set(key, { fingerprint, count, untilMs, problem });
-    log(count === 1 ? "warn" : "debug", "a pool is not as its object says", {
-      object: keyOf(object),
-      error,
-    });
+    this.#failures.set(key, { fingerprint, count, untilMs, problem });
+    const level = count === 1 ? "warn" : "debug";
+    this.#log(level, "a pool is not as its object says", { object: keyOf(object), error });
     return problem;
   }
 
-  /** One object; true when something was done, and its outcome is to be looked at soon. */
-  async function handle(object: PoolObject, seen: Surroundings): Promise<boolean> {
-    const key = object.metadata.uid ?? keyOf(object);
-    const step = decide(object, seen);
-    let problem = step.do === "hold" ? step.problem : null;
-    let done = false;
-    if (step.do !== "hold" && step.do !== "nothing") {
-      const failure = failures.get(key);
-      const waits =
-        failure?.fingerprint === fingerprintOf(object) && performance.now() < failure.untilMs;
-      if (waits) problem = failure.problem;
-      else {
-        try {
-          await carryOut(object, step);
-          failures.delete(key);
-          done = true;
-        } catch (error) {
-          if (!(error instanceof TrilithError) || isNotFound(error)) throw error;
-          problem = failed(object, error, performance.now());
-        }
-      }
-    } else failures.delete(key);
-    // The object is gone once nothing holds it any more.
-    if (step.do === "remove-finalizer" && done) return true;
-    // Before the outcome is looked at there is nothing new to show, except of a failure.
-    if (!done) await show(object, seen.pool, problem);
-    return done;
+  /** Has an object show what its pool is, and tells what changed. */
+  async #show(object: PoolObject, pool: Pool | null, problem: PoolProblem | null): Promise<void> {
+    const shown = problem?.code === "ForeignPoolName" ? null : pool;
+    const view = viewOf(shown, crStateOf(object, shown), problem ?? stateProblem(shown));
+    const status = statusOf(object, shown, view, new Date().toISOString());
+    if (isShown(status, object)) return;
+    const { uid } = object.metadata;
+    const body = { metadata: { uid }, status };
+    await this.#kube.patch(this.#resourceOf(object), object.metadata, body, "status");
+    for (const told of changesToTell(object, view)) await writeEvent(this.#kube, object, told);
   }
+}
 
-  async function pass(): Promise<boolean> {
-    const objects = objectsNow();
-    if (objects.length === 0) return false;
-    const [pools, nodes] = await Promise.all([rest.pools(), rest.nodes()]);
-    const poolOfId = new Map(pools.map((pool) => [pool.id, pool]));
-    const queue = [...byPool(objects).values()].map((same) => [...same]);
-    let anything = false;
-    const worker = async (): Promise<void> => {
-      for (let same = queue.pop(); same !== undefined; same = queue.pop()) {
-        const pool = poolOfId.get(same[0]!.metadata.name) ?? null;
-        for (const object of same) {
-          const rival = object === same[0] ? null : `${same[0]!.kind} ${keyOf(same[0]!)}`;
-          anything = (await handled(object, { pool, nodes, rival })) || anything;
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: WORKERS }, worker));
-    return anything;
-  }
-
-  /** As `handle`; what fails there does not keep other objects waiting. */
-  async function handled(
-    object: PoolObject,
-    seen: { pool: Pool | null; nodes: readonly Node[]; rival: string | null },
-  ): Promise<boolean> {
-    try {
-      return await handle(object, seen);
-    } catch (error) {
-      if (!(error instanceof TrilithError)) throw error;
-      // Gone meanwhile, or changed: the watch tells soon.
-      if (!isNotFound(error)) {
-        log("warn", "the object of a pool cannot be updated", { object: keyOf(object), error });
-      }
-      return false;
-    }
-  }
-
-  async function run(): Promise<void> {
-    let failed = 0;
-    while (!isEnding) {
-      isWoken = false;
-      try {
-        const anything = await pass();
-        failed = 0;
-        await sleep(anything ? SETTLE_MS : resyncMs);
-      } catch (error) {
-        failed++;
-        log(failed === 1 ? "warn" : "debug", "pools cannot be compared with their objects", {
-          error,
-        });
-        isWoken = false;
-        await sleep(pauseMs(failed, Math.random()));
-      }
-    }
-  }
-
-  const ended = run();
-  return {
-    reflectors: followed.map(({ reflector }) => reflector),
-    async stop() {
-      isEnding = true;
-      nudge();
-      await Promise.all([ended, ...followed.map(({ reflector }) => reflector.stop())]);
-    },
-  };
+function failureKey(object: PoolObject): string {
+  return object.metadata.uid ?? keyOf(object);
 }
 
 /** What the engine says of a pool that is not online. */

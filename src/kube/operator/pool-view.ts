@@ -76,6 +76,13 @@ export function recordedView(
   };
 }
 
+/** What has become of an object: it never falls back from Created, so that a pool is made once. */
+export function crStateOf(object: PoolObject, pool: Pool | null): CrState {
+  if (object.metadata.deletionTimestamp !== undefined) return "Terminating";
+  if (recordedView(object).crState === "Created") return "Created";
+  return pool?.spec?.status === "Created" ? "Created" : "Creating";
+}
+
 /** What a pool is, as far as the API tells. */
 export function viewOf(pool: Pool | null, crState: CrState, problem: PoolProblem | null): PoolView {
   const state = pool?.state;
