@@ -8,11 +8,14 @@ import { join } from "node:path";
 import { create, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { VolumeCapabilitySchema } from "../../src/csi/generated/csi_pb.js";
 import type { Guest } from "../initiator/vm.ts";
+import { waitUntil } from "./cluster.ts";
 import type { ProxiedCall, ProxiedResult } from "./guest-csi-proxy.ts";
 import { capabilityOf, type WantedUse } from "./node-calls.ts";
 
 /** A call may take as long as a slow machine needs. */
 const DEADLINE_MS = 240_000;
+/** Asking a driver that starts whether it is there. */
+const PROBE_MS = 10_000;
 const SOCKETS = "/run/csi";
 
 /** An error that a call ended with. */
@@ -156,6 +159,15 @@ export class GuestKubelet {
       answers() { [ -S ${this.#socket} ]; }
       wait_for 600 answers || { cat /tmp/csi-${this.name}.log; exit 1; }`,
       { timeoutMs: 180_000 },
+    );
+    // A socket may be there that a former driver has left.
+    await waitUntil(
+      `${this.name} answering`,
+      async () => {
+        const { code } = await this.#calls.call(this.#socket, "nodeGetInfo", {}, PROBE_MS);
+        return code;
+      },
+      (code) => code === 0,
     );
   }
 
