@@ -4,53 +4,18 @@
  * is run in a guest.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { csiSanity } from "../../images/csi-sanity.mjs";
-import { type Driver, startDriver } from "../../src/csi/driver.ts";
-import { NodeServiceCapability_RPC_Type as NodeRpc } from "../../src/csi/generated/csi_pb.js";
-import type { NodeHandlers } from "../../src/csi/handlers.ts";
-import { nodeTopology } from "../../src/csi/topology.ts";
-import { TrilithError } from "../../src/errors.ts";
-import { Cluster, endClusters, waitUntil } from "../support/cluster.ts";
+import { Cluster, endClusters } from "../support/cluster.ts";
+import { leftInEngines, startTestDriver, type TestDriver } from "../support/csi-driver.ts";
 import { runCsiSanity, type SanityOutcome } from "../support/csi-sanity.ts";
 
 const MIB = 1 << 20;
-const HOST = "app-1";
 /** Tests of node services. Those of workflows of the controller with a node are among them. */
 const NODE_TESTS = "Node Service";
 
-const folder = mkdtempSync(join(tmpdir(), "trilith-sanity-"));
 let cluster: Cluster;
-let driver: Driver;
+let csi: TestDriver;
 let outcomes: readonly SanityOutcome[] = [];
-
-/**
- * A node that says who it is, and that nothing was ever staged on: all that the tests of a controller ask
- * of one.
- */
-function namedNode(): NodeHandlers {
-  const absent = () => Promise.reject(new TrilithError("Unimplemented", "a name and nothing more"));
-  const asAsked = async () => ({});
-  return {
-    nodeGetInfo: async () => ({
-      nodeId: HOST,
-      accessibleTopology: { segments: nodeTopology(HOST, {}) },
-    }),
-    nodeGetCapabilities: async () => ({
-      capabilities: [
-        { type: { case: "rpc", value: { type: NodeRpc.STAGE_UNSTAGE_VOLUME } } } as const,
-      ],
-    }),
-    nodeStageVolume: absent,
-    nodeUnstageVolume: asAsked,
-    nodePublishVolume: absent,
-    nodeUnpublishVolume: asAsked,
-    nodeGetVolumeStats: absent,
-    nodeExpandVolume: absent,
-  };
-}
 
 describe.skipIf(csiSanity() === null)("csi-sanity on the controller", () => {
   beforeAll(async () => {
@@ -58,26 +23,10 @@ describe.skipIf(csiSanity() === null)("csi-sanity on the controller", () => {
     for (const node of cluster.nodes) {
       await cluster.createPool(node, `pool-${node.name}`, 4_096 * MIB);
     }
-    driver = await startDriver({
-      driverName: "io.openebs.csi-mayastor",
-      socket: join(folder, "csi.sock"),
-      client: cluster.rest,
-      controller: { dataLocality: "none" },
-      node: {
-        handlers: namedNode(),
-        known: { nodeName: HOST, topology: nodeTopology(HOST, {}) },
-        registrationSocket: null,
-      },
-      log: () => {},
-    });
-    await waitUntil(
-      "the host being known",
-      () => cluster.rest.appNode(HOST),
-      ({ id }) => id === HOST,
-    );
+    csi = await startTestDriver(cluster, ["app-1"]);
     outcomes = await runCsiSanity({
-      socket: driver.socket,
-      folder,
+      socket: csi.driver.socket,
+      folder: csi.folder,
       parameters: { repl: "2" },
       volumeBytes: 64 * MIB,
       expandBytes: 96 * MIB,
@@ -86,9 +35,8 @@ describe.skipIf(csiSanity() === null)("csi-sanity on the controller", () => {
   }, 300_000);
 
   afterAll(async () => {
-    await driver?.stop();
+    await csi?.stop();
     await endClusters();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   test("finds no fault", () => {
@@ -107,5 +55,6 @@ describe.skipIf(csiSanity() === null)("csi-sanity on the controller", () => {
     expect(await cluster.rest.snapshots({})).toEqual([]);
     expect(await cluster.rest.get<unknown[]>("/nexuses")).toEqual([]);
     expect(await cluster.rest.get<unknown[]>("/replicas")).toEqual([]);
+    expect(await leftInEngines(cluster)).toEqual([]);
   });
 });

@@ -19,6 +19,10 @@ type Unary<M extends GenServiceMethods> = {
   [K in keyof M as M[K]["methodKind"] extends "unary" ? K : never]: M[K];
 };
 
+/** The methods of a service by its description. */
+export type MethodsOf<S> =
+  S extends GenService<infer M> ? (M extends GenServiceMethods ? M : never) : never;
+
 export type CsiClient<M extends GenServiceMethods> = {
   readonly [K in keyof Unary<M>]: (
     request: MessageInitShape<Unary<M>[K]["input"]>,
