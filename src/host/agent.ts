@@ -4,6 +4,8 @@
  * follow whatever changes. Of several processes with one state file one keeps all connections; the others
  * see only to volumes that they have been asked to connect.
  */
+import { watch as watchFolder } from "node:fs";
+import { basename, dirname } from "node:path";
 import { TrilithError } from "../errors.ts";
 import { nqnOf } from "../names.ts";
 import type { Log } from "../ops/log.ts";
@@ -15,8 +17,9 @@ import {
   CONNECT_PATIENCE_MS,
   CONNECTS_AT_ONCE,
   DELETE_PATIENCE_MS,
+  IDLE_POLL_MS,
   KEEPER_RETRY_MS,
-  POLL_WITHOUT_EVENTS_MS,
+  POLL_MS,
   RESCAN_WAIT_MS,
   RETRY_MAX_MS,
   RETRY_MIN_MS,
@@ -72,6 +75,7 @@ export class Agent implements HostAgent {
   #problems = new Map<string, TrilithError>();
   #timer: Timer | null = null;
   #stopWatching: (() => void) | null = null;
+  #stopWatchingState: (() => void) | null = null;
   #endKeeping: (() => void) | null = null;
   #keeperTimer: Timer | null = null;
   #isKeepingPaths = false;
@@ -185,6 +189,7 @@ export class Agent implements HostAgent {
     }
     this.#options.log("info", "keeps the host's connections", { file: this.#options.stateFile });
     this.#watch();
+    this.#watchState();
     this.#book.follow();
     this.#wake(0);
   }
@@ -199,6 +204,7 @@ export class Agent implements HostAgent {
     if (this.#timer !== null) clearTimeout(this.#timer);
     if (this.#keeperTimer !== null) clearTimeout(this.#keeperTimer);
     this.#stopWatching?.();
+    this.#stopWatchingState?.();
     this.#book.close();
     this.#endKeeping?.();
     this.#endKeeping = null;
@@ -222,6 +228,22 @@ export class Agent implements HostAgent {
     }
   }
 
+  /** Hears of what other processes want. */
+  #watchState(): void {
+    const { stateFile } = this.#options;
+    try {
+      // The folder, as the file is replaced whole. Others change files there all the time.
+      const watch = watchFolder(dirname(stateFile), (_event, name) => {
+        if (name === basename(stateFile)) this.#wake(0);
+      });
+      this.#stopWatchingState = () => watch.close();
+    } catch (error) {
+      this.#options.log("warn", "changes of the state file are seen late", {
+        error: asError(error),
+      });
+    }
+  }
+
   /** Has a pass made after so many milliseconds, or earlier. */
   #wake(afterMs: number): void {
     if (this.#closed) return;
@@ -233,9 +255,11 @@ export class Agent implements HostAgent {
     this.#timer = null;
     if (this.#closed) return;
     const { kernel, stateFile, log, onPass } = this.#options;
-    let nextMs = this.#waiting.size > 0 ? WAIT_POLL_MS : POLL_WITHOUT_EVENTS_MS;
+    let nextMs = this.#waiting.size > 0 ? WAIT_POLL_MS : POLL_MS;
     try {
       const all = readState(stateFile).volumes;
+      // Nothing is to be kept, and whoever changes that is heard of (`#watch`).
+      if (all.length === 0 && this.#problems.size === 0) nextMs = IDLE_POLL_MS;
       const mine = this.isKeeper ? all : all.filter((one) => this.#waiting.has(one.volumeUuid));
       const view = kernel.view();
       const volumes = mine.map((wanted) => this.#book.desired(wanted));

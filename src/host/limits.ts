@@ -6,9 +6,12 @@ export const CONNECT_CALL_MS = 40_000;
 export const CONNECT_PATIENCE_MS = 60_000;
 /** Attempts at every path, all in vain, after which `connect` gives up before that. */
 export const CONNECT_ATTEMPTS = 2;
-/** How often the kernel is looked at without being told of a change: with, and without uevents. */
-export const POLL_MS = 5_000;
-export const POLL_WITHOUT_EVENTS_MS = 1_000;
+/**
+ * How often the kernel is looked at: it tells of controllers that come and go, not of those that lose their
+ * connection. And while nothing is to be kept.
+ */
+export const POLL_MS = 1_000;
+export const IDLE_POLL_MS = 15_000;
 /** How often a wait for a block device or for the end of a controller looks. */
 export const WAIT_POLL_MS = 50;
 /** How long the kernel may take to end a controller whose connection still lives. */
@@ -22,8 +25,6 @@ export const SURPLUS_HOLD_MS = 15_000;
 export const PATHS_REFRESH_MS = 15_000;
 /** The same while a path of the volume is missing or not live. */
 export const PATHS_REFRESH_TROUBLED_MS = 2_000;
-/** One question to the cluster. */
-export const PATHS_CALL_MS = 5_000;
 /** Connections that are being made at once. */
 export const CONNECTS_AT_ONCE = 8;
 /** Waiting for another process that changes the state file. */

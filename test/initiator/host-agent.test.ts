@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { randomUUID } from "node:crypto";
-import type { Volume } from "../../src/client/types.ts";
+import type { Volume, Warning } from "../../src/client/types.ts";
 import type { ConnectedVolume } from "../../src/host/host.ts";
 import { Cluster, type ClusterNode, endClusters, waitUntil } from "../support/cluster.ts";
 import { nqnOf } from "./engine.ts";
@@ -22,6 +22,9 @@ const REST_PORT = 8081;
  */
 const PATIENCE_S = 600;
 const SCRIPT_MS = 180_000;
+/** Until the kernel has found a path dead, or alive again, and the cluster has heard of it. */
+const LOSS_MS = 120_000;
+
 let guest: Guest;
 let cluster: Cluster;
 let uuid: string;
@@ -158,6 +161,31 @@ test("the target's node is killed under load: I/O goes on elsewhere, and the pat
     await moreWritten(guest, nqn, next.address);
   });
   await cluster.volumeUntil("three copies again", uuid, isWhole);
+});
+
+test("a target that its host alone has lost is moved to a standby that the host reaches", async () => {
+  const first = await servingNode(() => true);
+  const isShown = (warnings: readonly Warning[]) =>
+    warnings.some(
+      ({ subject, message }) =>
+        subject === `volume/${uuid}` &&
+        message.includes("has lost its path") &&
+        message.includes(first.name),
+    );
+  await underLoad(guest, { target: "/mnt" }, async () => {
+    await moreWritten(guest, nqn, first.address);
+    // Nothing reaches the node from here any more; the cluster's nodes reach each other.
+    await guest.ok(`ip route add blackhole ${first.address}/32`);
+    await waitUntil("the loss being shown", () => cluster.rest.warnings(), isShown, LOSS_MS);
+    const next = await servingNode((node) => node !== first);
+    await moreWritten(guest, nqn, next.address);
+    expect((await cluster.rest.node(first.name)).state?.status).toBe("Online");
+    await guest.ok(`ip route del blackhole ${first.address}/32`);
+    await livePaths(3);
+    const isOver = (warnings: readonly Warning[]) => !isShown(warnings);
+    await waitUntil("nothing being lost", () => cluster.rest.warnings(), isOver, LOSS_MS);
+    expect(await servingNode(() => true)).toBe(next);
+  });
 });
 
 test("a controller that is deleted is connected anew", async () => {
