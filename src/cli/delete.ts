@@ -76,6 +76,9 @@ export function impactText(impact: RemovalImpact): string {
     ["snapshots lost", impact.snapshotsLost],
     ["replicas lost", impact.replicasLost],
   ];
+  const { volumesMoved, volumesUnpublished = [] } = impact;
+  if (volumesMoved !== undefined) kinds.push(["volumes served elsewhere then", volumesMoved]);
+  if (volumesUnpublished.length > 0) kinds.push(["volumes unpublished", volumesUnpublished]);
   return kinds
     .map(([name, ids]) => `${name}: ${ids.length === 0 ? "none" : ids.join(", ")}`)
     .join("\n");

@@ -1,6 +1,6 @@
 /** `trilith drain`: moves away what a node serves, and waits until it has. */
 import { Command } from "commander";
-import type { Node } from "../client/types.ts";
+import type { DrainProgress, Node } from "../client/types.ts";
 import { facesOf } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { INTERRUPTED_STATUS, type Interruption, interruption } from "./interruption.ts";
@@ -33,6 +33,46 @@ async function remaining(session: Session, id: string, evacuate: boolean): Promi
   }
 }
 
+type Remaining = DrainProgress["remaining"];
+
+/** What is left, with what it waits for; nothing when that cannot be found out. */
+async function waiting(session: Session, id: string): Promise<Remaining> {
+  try {
+    return (await session.client.drainProgress(id)).remaining;
+  } catch {
+    return []; // Whether it goes on is asked, and told, elsewhere.
+  }
+}
+
+/** One thing that is left, in words. */
+function waitText({ kind, uuid, volume, waitsFor }: Remaining[number]): string {
+  const what =
+    kind === "replica" ? `replica ${uuid} of volume ${volume}` : `volume ${volume ?? uuid}`;
+  return `${what} waits for ${waitsFor}`;
+}
+
+/** Says of each thing that will not leave by itself why, once. */
+class Obstacles {
+  readonly #session: Session;
+  readonly #told = new Set<string>();
+
+  constructor(session: Session) {
+    this.#session = session;
+  }
+
+  tell(remaining: Remaining): void {
+    for (const one of remaining) {
+      if (!one.isStuck) continue;
+      const what = one.kind === "replica" ? "replica" : "volume";
+      const name = one.kind === "replica" ? one.uuid : (one.volume ?? one.uuid);
+      const text = `${what} ${name} cannot leave: ${one.waitsFor}`;
+      if (this.#told.has(text)) continue;
+      this.#told.add(text);
+      this.#session.context.printError(text);
+    }
+  }
+}
+
 /** Waits until the drain has ended, showing what is left. */
 async function follow(
   session: Session,
@@ -45,14 +85,20 @@ async function follow(
   const id = first.id;
   const deadline = options.drainTimeout === undefined ? null : session.now() + options.drainTimeout;
   const line = statusLine(context, session.output === "none");
+  const obstacles = new Obstacles(session);
   try {
     for (let node = first; ; node = await client.node(id)) {
       if (!drainLabels(node).includes(label)) return { outcome: "cancelled", node };
       if (drainState(node) === "Drained") return { outcome: "drained", node };
+      const left = (await Promise.race([waiting(session, id), interrupt.happens])) ?? [];
+      if (left.some(({ isStuck }) => isStuck)) line.clear();
+      obstacles.tell(left);
       if (deadline !== null && session.now() >= deadline) return { outcome: "timed out", node };
       if (line.shows) {
         const rest = await remaining(session, id, options.evacuate === true);
-        line.set(`draining ${id}: ${rest} left (Ctrl-C leaves it going)`);
+        const [first] = left;
+        const why = first === undefined ? "" : `; ${waitText(first)}`;
+        line.set(`draining ${id}: ${rest} left (Ctrl-C leaves it going)${why}`);
       }
       const pause =
         deadline === null ? POLL_MS : Math.max(1, Math.min(POLL_MS, deadline - session.now()));
@@ -107,7 +153,8 @@ async function drain(
     };
     printDone(session, node, text[outcome]);
     if (outcome === "timed out") {
-      context.printError(`The drain goes on. ${whatNow(id, label)}`);
+      const left = (await waiting(session, id)).map((one) => `\n${waitText(one)}`);
+      context.printError(`The drain goes on.${left.join("")}\n${whatNow(id, label)}`);
       context.exitStatus = facesOf("Timeout").exit;
     }
   } finally {

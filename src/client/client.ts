@@ -10,6 +10,7 @@ import type {
   ClusterStatus,
   CreatePoolBody,
   CreateVolumeBody,
+  DrainProgress,
   Labels,
   Node,
   Page,
@@ -81,6 +82,8 @@ export function restClient(options: HttpOptions) {
       call<Node>("PUT", path`/nodes/${id}/cordon/${label}`),
     uncordonNode: (id: string, label: string) =>
       call<Node>("DELETE", path`/nodes/${id}/cordon/${label}`),
+    /** What is left on a drained node, and what it waits for. */
+    drainProgress: (id: string) => get<DrainProgress>(path`/nodes/${id}/drain`),
     drainNode: (id: string, label: string, evacuate: boolean) =>
       call<Node>("PUT", path`/nodes/${id}/drain/${label}`, {
         query: evacuate ? { evacuate } : {},

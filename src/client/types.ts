@@ -454,6 +454,21 @@ export interface RemovalImpact {
   readonly volumesDegraded: readonly string[];
   readonly snapshotsLost: readonly string[];
   readonly replicasLost: readonly string[];
+  /** Of a node: what it serves, and others serve then, or nobody. */
+  readonly volumesMoved?: readonly string[];
+  readonly volumesUnpublished?: readonly string[];
+}
+/** What a drained node still has that is to leave. */
+export interface DrainProgress {
+  readonly node: string;
+  readonly phase: "none" | "draining" | "drained";
+  readonly remaining: readonly {
+    readonly kind: "target" | "closing" | "replica";
+    readonly uuid: string;
+    readonly volume?: Maybe<string>;
+    readonly waitsFor: string;
+    readonly isStuck: boolean;
+  }[];
 }
 /** What to give up with a node or pool that is removed (mayastor.md 1.4). */
 export interface PurgeBody {

@@ -72,6 +72,10 @@ export interface RemovalImpact {
   readonly volumesDegraded: readonly Uuid[];
   readonly snapshotsLost: readonly Uuid[];
   readonly replicasLost: readonly Uuid[];
+  /** Of a node: volumes that it serves, which other nodes serve then. */
+  readonly volumesMoved?: readonly Uuid[];
+  /** Of a node: volumes that it serves, and that nobody serves then (switch-over is off). */
+  readonly volumesUnpublished?: readonly Uuid[];
 }
 
 export interface ForcedRemoval {

@@ -1,12 +1,13 @@
 /** Nodes, their disks, and hosts that mount volumes. */
 import * as v from "valibot";
+import { drainRemainder } from "../../control/planner/reconcile/drain-progress.ts";
 import type { BlockDevice as EngineBlockDevice } from "../../engine/rpc/bdevs.ts";
 import { TrilithError } from "../../errors.ts";
 import { notFound } from "../errors.ts";
 import { contractOperation, ownOperation, type Scope } from "../operation.ts";
 import { nodeOf, pageOf, sorted } from "../records.ts";
 import { renderAppNode, renderBlockDevice, renderNode } from "../render/nodes.ts";
-import { RemovalImpact } from "../schemas/cluster.ts";
+import { DrainProgress, RemovalImpact } from "../schemas/cluster.ts";
 import {
   AnyName,
   LabelKey,
@@ -93,12 +94,17 @@ export function impact(report: {
   readonly volumesDegraded: readonly string[];
   readonly snapshotsLost: readonly string[];
   readonly replicasLost: readonly string[];
+  readonly volumesMoved?: readonly string[];
+  readonly volumesUnpublished?: readonly string[];
 }) {
+  const { volumesMoved, volumesUnpublished } = report;
   return {
     volumesLost: [...report.volumesLost],
     volumesDegraded: [...report.volumesDegraded],
     snapshotsLost: [...report.snapshotsLost],
     replicasLost: [...report.replicasLost],
+    ...(volumesMoved === undefined ? {} : { volumesMoved: [...volumesMoved] }),
+    ...(volumesUnpublished === undefined ? {} : { volumesUnpublished: [...volumesUnpublished] }),
   };
 }
 
@@ -154,6 +160,27 @@ const cordons = [
     handle: async ({ params: { id, label }, query }, scope) => {
       await scope.control.drainNode({ nodeId: id, label, evacuate: query.evacuate }, scope.context);
       return shownNode(scope, id);
+    },
+  }),
+];
+
+const drains = [
+  ownOperation({
+    id: "get_node_drain",
+    method: "get",
+    path: "/nodes/{id}/drain",
+    tag: "Nodes",
+    summary: "What a drained node still has that is to leave, and what each thing waits for",
+    params: idParams,
+    result: DrainProgress,
+    handle: async ({ params }, scope) => {
+      const state = await scope.state();
+      const node = nodeOf(state, params.id);
+      const remaining = drainRemainder(state, node).map(({ volumeUuid, ...one }) => ({
+        ...one,
+        ...(volumeUuid === null ? {} : { volume: volumeUuid }),
+      }));
+      return { node: node.id, phase: node.drainPhase, remaining };
     },
   }),
 ];
@@ -277,4 +304,4 @@ const appNodes = [
   }),
 ];
 
-export const nodeOperations = [...reads, ...cordons, ...labels, ...removal, ...appNodes];
+export const nodeOperations = [...reads, ...cordons, ...drains, ...labels, ...removal, ...appNodes];

@@ -190,6 +190,26 @@ export const RemovalImpact = v.object({
   volumesDegraded: v.array(Uuid),
   snapshotsLost: v.array(Uuid),
   replicasLost: v.array(Uuid),
+  /** Of a node: volumes that it serves, and that others serve then, or nobody. */
+  volumesMoved: v.optional(v.array(Uuid)),
+  volumesUnpublished: v.optional(v.array(Uuid)),
+});
+
+/** How far a drain is. */
+export const DrainProgress = v.object({
+  node: v.string(),
+  phase: v.picklist(["none", "draining", "drained"]),
+  remaining: v.array(
+    v.object({
+      kind: v.picklist(["target", "closing", "replica"]),
+      /** Of the nexus or replica. */
+      uuid: Uuid,
+      volume: v.optional(Uuid),
+      waitsFor: v.string(),
+      /** It does not leave unless somebody does something. */
+      isStuck: v.boolean(),
+    }),
+  ),
 });
 
 /** What a one-screen status needs. */

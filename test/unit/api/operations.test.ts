@@ -316,6 +316,8 @@ describe("nodes and pools", () => {
       "volumesDegraded",
       "snapshotsLost",
       "replicasLost",
+      "volumesMoved",
+      "volumesUnpublished",
     ]);
     const refused = await ask("DELETE", "/nodes/node-4", { purge: true });
     expect([refused.status, refused.body.kind as unknown]).toEqual([412, "FailedPrecondition"]);

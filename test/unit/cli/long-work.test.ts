@@ -29,6 +29,11 @@ function inTurn<T>(...bodies: T[]): () => { body: T } {
   return () => ({ body: bodies[Math.min(next++, bodies.length - 1)]! });
 }
 
+/** What is left on the node. */
+const progress = (...remaining: object[]) => ({
+  body: { node: "node-1", phase: "draining", remaining },
+});
+
 /** A clock that only pauses move. */
 function steppedClock() {
   let nowMs = Date.parse("2026-11-21T10:00:00Z");
@@ -51,6 +56,7 @@ function terminal() {
 
 describe("drain", () => {
   const line = "drain node node-1 upgrade";
+  const idle = { "GET /nodes/node-1/drain": progress() };
 
   test("waits until the node is drained, looking every two seconds", async () => {
     const clock = steppedClock();
@@ -58,6 +64,7 @@ describe("drain", () => {
       line,
       {
         "PUT /nodes/node-1/drain/upgrade": { body: draining },
+        ...idle,
         "GET /nodes/node-1": inTurn(draining, draining, drained),
       },
       clock,
@@ -77,6 +84,7 @@ describe("drain", () => {
   test("notices that somebody has cancelled it", async () => {
     const ran = await run(line, {
       "PUT /nodes/node-1/drain/upgrade": { body: draining },
+      ...idle,
       "GET /nodes/node-1": { body: free },
     });
     expect([ran.status, ran.out]).toEqual([0, "Node node-1 drain has been cancelled"]);
@@ -86,7 +94,7 @@ describe("drain", () => {
     const clock = steppedClock();
     const ran = await run(
       `${line} --drain-timeout 5s`,
-      { "PUT /nodes/node-1/drain/upgrade": { body: draining }, "*": { body: draining } },
+      { "PUT /nodes/node-1/drain/upgrade": { body: draining }, ...idle, "*": { body: draining } },
       clock,
     );
     expect(ran.status).toBe(10);
@@ -100,7 +108,7 @@ describe("drain", () => {
     let released = false;
     const ran = await run(
       line,
-      { "PUT /nodes/node-1/drain/upgrade": { body: draining }, "*": { body: draining } },
+      { "PUT /nodes/node-1/drain/upgrade": { body: draining }, ...idle, "*": { body: draining } },
       {
         onInterrupt: (act) => {
           interrupt = act;
@@ -120,7 +128,7 @@ describe("drain", () => {
     expect(ran.err).toContain("trilith uncordon node node-1 upgrade");
     expect(released).toBe(true);
     // Nothing was sent to stop it.
-    expect(ran.api.asked.map(({ method }) => method)).toEqual(["PUT"]);
+    expect(ran.api.asked.map(({ method }) => method)).toEqual(["PUT", "GET"]);
   });
 
   test("stops waiting at Ctrl-C also before the cluster has answered", async () => {
@@ -156,6 +164,7 @@ describe("drain", () => {
       `${line} --evacuate`,
       {
         "PUT /nodes/node-1/drain/upgrade": { body: draining },
+        ...idle,
         "GET /nodes/node-1": { body: drained },
         "GET /status": { body: status },
       },
@@ -167,9 +176,34 @@ describe("drain", () => {
     expect(shown).toEndWith("\r\u001b[K");
   });
 
+  test("says what cannot leave and why, once, and what is left when it stops waiting", async () => {
+    const waitsFor = "no node can serve it; node node-2 is cordoned (upgrade)";
+    const stuck = { kind: "target", uuid: VOLUME, volume: VOLUME, waitsFor, isStuck: true };
+    const copied = { kind: "replica", uuid: REPLICAS[0], volume: VOLUME, isStuck: false };
+    const ran = await run(
+      `${line} --drain-timeout 5s`,
+      {
+        "PUT /nodes/node-1/drain/upgrade": { body: draining },
+        "GET /nodes/node-1/drain": progress(stuck, { ...copied, waitsFor: "its copy in p (7 %)" }),
+        "GET /nodes/node-1": { body: draining },
+      },
+      steppedClock(),
+    );
+    expect(ran.status).toBe(10);
+    const lines = ran.err.split("\n");
+    expect(lines.filter((one) => one.includes("cannot leave"))).toEqual([
+      `volume ${VOLUME} cannot leave: ${waitsFor}`,
+    ]);
+    expect(lines).toContain(`volume ${VOLUME} waits for ${waitsFor}`);
+    expect(lines).toContain(
+      `replica ${REPLICAS[0]} of volume ${VOLUME} waits for its copy in p (7 %)`,
+    );
+  });
+
   test("prints the node at its end with -o json", async () => {
     const ran = await run(`${line} -o json`, {
       "PUT /nodes/node-1/drain/upgrade": { body: draining },
+      ...idle,
       "GET /nodes/node-1": { body: drained },
     });
     expect(JSON.parse(ran.out)).toEqual(drained);

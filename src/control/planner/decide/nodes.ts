@@ -2,13 +2,13 @@
 import { TrilithError } from "../../../errors.ts";
 import type { ClusterState } from "../../cluster-state.ts";
 import type { DrainRequest, ForcedRemoval, RemovalImpact } from "../../control.ts";
-import type { NodeId, NodeRecord, PoolId } from "../../model.ts";
+import type { NexusRecord, NodeId, NodeRecord, PoolId } from "../../model.ts";
 import { poolsOf, removalChanges, removalImpact, requireAccepted } from "../impact.ts";
 import { CORDON_LABELS_MAX } from "../limits.ts";
 import type { Change, Decision } from "../plan.ts";
 import { nodeStatus, replicasOf } from "../status.ts";
 import { checkText } from "./arguments.ts";
-import { event, isEqual, nothing, put, remove } from "./changes.ts";
+import { event, isEqual, nothing, put, remove, touch } from "./changes.ts";
 import { precondition, requireNode, requirePool } from "./errors.ts";
 import { withLabel, withoutLabel } from "./labels.ts";
 
@@ -109,7 +109,21 @@ export function unlabelNode(state: ClusterState, id: NodeId, key: string): Decis
 
 export function nodeRemovalImpact(state: ClusterState, id: NodeId): RemovalImpact {
   requireNode(state, id);
-  return removalImpact(state, poolsOf(state, id));
+  const impact = removalImpact(state, poolsOf(state, id));
+  const lost = new Set(impact.volumesLost);
+  const served = [...state.stored.nexuses.values()]
+    .filter((nexus) => nexus.nodeId === id && isServing(state, nexus))
+    .flatMap(({ volumeUuid }) => (volumeUuid === null || lost.has(volumeUuid) ? [] : [volumeUuid]))
+    .sort();
+  return state.settings.switchOver
+    ? { ...impact, volumesMoved: served, volumesUnpublished: [] }
+    : { ...impact, volumesMoved: [], volumesUnpublished: served };
+}
+
+/** The nexus is the target of a published volume. */
+function isServing(state: ClusterState, { uuid, volumeUuid, phase }: NexusRecord): boolean {
+  const target = state.stored.volumes.get(volumeUuid ?? "")?.target;
+  return phase === "Open" && target?.nexusUuid === uuid;
 }
 
 export function poolRemovalImpact(state: ClusterState, id: PoolId): RemovalImpact {
@@ -120,7 +134,7 @@ export function poolRemovalImpact(state: ClusterState, id: PoolId): RemovalImpac
 /**
  * Forgets a node. It must hold no pool and serve nothing; with `purge` a node that is not Online is
  * forgotten with its pools and targets, what that costs having been accepted: volumes that it served
- * are then unpublished. Throws `NotFound`, `FailedPrecondition`.
+ * move to other nodes, or are unpublished where switch-over is off. Throws `NotFound`, `FailedPrecondition`.
  */
 export function removeNode(state: ClusterState, id: NodeId, force: ForcedRemoval): Decision {
   const node = requireNode(state, id);
@@ -143,6 +157,11 @@ export function removeNode(state: ClusterState, id: NodeId, force: ForcedRemoval
   const { changes } = removalChanges(state, pools);
   const lost = new Set(force.purge ? removalImpact(state, pools).volumesLost : []);
   for (const nexus of nexuses) {
+    if (state.settings.switchOver && isServing(state, nexus) && !lost.has(nexus.volumeUuid ?? "")) {
+      // Its node is gone for good: reconciliation moves it as it does those of nodes that are away.
+      changes.push(touch("nexuses", nexus));
+      continue;
+    }
     // The nexus of a lost volume has been put already: the later change takes its place.
     dropChange(changes, "nexuses", nexus.uuid);
     changes.push(remove("nexuses", nexus.uuid, nexus.revision));

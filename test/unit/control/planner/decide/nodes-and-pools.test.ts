@@ -28,6 +28,8 @@ import {
   LABELS_MAX,
   WATCHES_MAX,
 } from "../../../../../src/control/planner/limits.ts";
+import { drainRemainder } from "../../../../../src/control/planner/reconcile/drain-progress.ts";
+import { planFor } from "../../../../../src/control/planner/reconcile/index.ts";
 import {
   GiB,
   PlannedCluster,
@@ -397,7 +399,7 @@ describe("removal of a node", () => {
     expect(refusal(() => drop(cluster)).code).toBe("NotFound");
   });
 
-  test("by force: pools, targets and replicas are forgotten, volumes it served unpublished", () => {
+  test("by force: pools, targets and replicas are forgotten, volumes it served are moved", () => {
     const cluster = PlannedCluster.ofNodes(3);
     const lost = volumeOn(cluster, ["node-1"]);
     const degraded = volumeOn(cluster, ["node-1", "node-2"]);
@@ -407,23 +409,46 @@ describe("removal of a node", () => {
     cluster.setNode("node-1", "Offline");
     const impact = nodeRemovalImpact(cluster.state(), "node-1");
     expect(impact).toMatchObject({ volumesLost: [lost], volumesDegraded: [degraded] });
+    expect(impact.volumesMoved).toEqual([degraded, served].sort());
+    expect(impact.volumesUnpublished).toEqual([]);
     expect(refusal(() => drop(cluster)).code).toBe("FailedPrecondition");
     expect(refusal(() => drop(cluster, purge)).message).toContain(lost);
     drop(cluster, purgeAll);
     expect(cluster.stored.nodes.size).toBe(2);
     expect(cluster.stored.pools.size).toBe(2);
-    expect(cluster.stored.nexuses.size).toBe(0);
+    // What it served is moved by what comes next, as from any node that is away.
+    expect([...cluster.stored.nexuses.values()].map(({ volumeUuid }) => volumeUuid).sort()).toEqual(
+      [degraded, served].sort(),
+    );
     for (const uuid of [degraded, served]) {
-      expect(cluster.stored.volumes.get(uuid)).toMatchObject({ status: "Created", target: null });
-      for (const id of cluster.stored.replicasOfVolume.get(uuid)!) {
-        expect(cluster.stored.replicas.get(id)?.allowedHosts).toBeNull();
-      }
+      const { work } = planFor(cluster.state(), `volume/${uuid}`);
+      const moved = work!.steps.flatMap((step) => (step.kind === "store" ? step.changes : []));
+      const target = moved.find((one) => one.table === "volumes" && "put" in one);
+      expect(target).toMatchObject({ put: { status: "Created", target: {} } });
+      const { nodeId } = (target as { put: { target: { nodeId: string } } }).put.target;
+      expect(["node-2", "node-3"]).toContain(nodeId);
     }
     cluster.carryOut();
     expect(cluster.stored.volumes.has(lost)).toBe(false);
     const size = (uuid: string) => cluster.stored.replicasOfVolume.get(uuid)?.size;
     expect([size(degraded), size(served)]).toEqual([1, 2]);
   });
+});
+
+test("a node that is forgotten where targets do not move leaves its volumes unpublished", () => {
+  const cluster = PlannedCluster.ofNodes(3);
+  cluster.settings = { ...cluster.settings, switchOver: false };
+  const served = volumeOn(cluster, ["node-2", "node-3"]);
+  publish(cluster, served, "node-1");
+  cluster.setNode("node-1", "Offline");
+  const impact = nodeRemovalImpact(cluster.state(), "node-1");
+  expect(impact).toMatchObject({ volumesMoved: [], volumesUnpublished: [served] });
+  cluster.run((state) => removeNode(state, "node-1", purge));
+  expect(cluster.stored.nexuses.size).toBe(0);
+  expect(cluster.stored.volumes.get(served)).toMatchObject({ status: "Created", target: null });
+  for (const id of cluster.stored.replicasOfVolume.get(served)!) {
+    expect(cluster.stored.replicas.get(id)?.allowedHosts).toBeNull();
+  }
 });
 
 describe("app nodes", () => {
@@ -458,5 +483,39 @@ describe("watches", () => {
     expect(refusal(() => add(`${url}/more`)).code).toBe("ResourceExhausted");
     cluster.run((state) => removeWatch(state, uuid, url));
     expect(refusal(() => removeWatch(cluster.state(), uuid, url)).code).toBe("NotFound");
+  });
+});
+
+describe("what a drained node still has", () => {
+  const left = (cluster: PlannedCluster, id = "node-1") =>
+    drainRemainder(cluster.state(), cluster.stored.nodes.get(id)!);
+
+  test("is told with what it waits for, and whether that comes by itself", () => {
+    const cluster = PlannedCluster.ofNodes(3);
+    const served = volumeOn(cluster, ["node-1", "node-2"]);
+    publish(cluster, served, "node-1");
+    expect(left(cluster)).toEqual([]);
+    cluster.run((state) => drainNode(state, { nodeId: "node-1", label: "x", evacuate: true }));
+    expect(left(cluster)).toMatchObject([
+      { kind: "target", volumeUuid: served, isStuck: false },
+      { kind: "replica", volumeUuid: served, isStuck: false },
+    ]);
+    // Nowhere to go: the others are cordoned, or have a replica already.
+    for (const other of ["node-2", "node-3"]) {
+      cluster.run((state) => cordonNode(state, other, "busy"));
+    }
+    const [target, replica] = left(cluster);
+    expect(target).toMatchObject({ isStuck: true });
+    expect(target!.waitsFor).toContain("node-2 is cordoned (busy)");
+    expect(replica).toMatchObject({ isStuck: true });
+    expect(replica!.waitsFor).toContain("a place for another");
+  });
+
+  test("is no target that stays with its only replica", () => {
+    const cluster = PlannedCluster.ofNodes(2);
+    const single = volumeOn(cluster, ["node-1"]);
+    publish(cluster, single, "node-1");
+    cluster.run((state) => drainNode(state, { nodeId: "node-1", label: "x", evacuate: false }));
+    expect(left(cluster)).toEqual([]);
   });
 });
