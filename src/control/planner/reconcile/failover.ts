@@ -42,7 +42,9 @@ export function switchedOver(p: Planning, volume: VolumeRecord, record: NexusRec
   const subject = `volume/${volume.uuid}`;
   const candidates = rankTargetNodes(p.state, volume, new Set([nodeId]));
   const connected = candidates.filter((node) => hostsAt(p, volume, node) > 0);
-  const sinceMs = p.state.observed.get(nodeId)?.offlineSinceMs ?? p.nowMs - REPUBLISH_WAIT_MS;
+  // One that was removed from the cluster never comes back.
+  const seen = p.stored.nodes.has(nodeId) ? p.state.observed.get(nodeId) : undefined;
+  const sinceMs = seen?.offlineSinceMs ?? p.nowMs - REPUBLISH_WAIT_MS;
   const dueMs = sinceMs + (connected.length > 0 ? HOLD_DOWN_MS : REPUBLISH_WAIT_MS);
   if (p.nowMs < dueMs) {
     p.wakeAt(dueMs);

@@ -498,8 +498,11 @@ describe("what a drained node still has", () => {
     cluster.run((state) => drainNode(state, { nodeId: "node-1", label: "x", evacuate: true }));
     expect(left(cluster)).toMatchObject([
       { kind: "target", volumeUuid: served, isStuck: false },
-      { kind: "replica", volumeUuid: served, isStuck: false },
+      // The volume is allowed on these two nodes only.
+      { kind: "replica", volumeUuid: served, isStuck: true },
     ]);
+    cluster.edit("volumes", served, { topology: null });
+    expect(left(cluster)[1]).toMatchObject({ kind: "replica", isStuck: false });
     // Nowhere to go: the others are cordoned, or have a replica already.
     for (const other of ["node-2", "node-3"]) {
       cluster.run((state) => cordonNode(state, other, "busy"));
