@@ -17,6 +17,7 @@ import { type PeerServer, servePeers } from "../control/membership/peer-server.t
 import { startRenewal } from "../control/membership/renewal.ts";
 import { type Announcement, membershipRoutes } from "../control/membership/routes.ts";
 import { checkToken, parseToken } from "../control/membership/tokens.ts";
+import { scrubReading } from "../control/planner/scrub-record.ts";
 import { volumeStatus } from "../control/planner/status.ts";
 import { controlRecorder } from "../control/recorder/recorder.ts";
 import type { Service } from "../control/service.ts";
@@ -279,7 +280,14 @@ function serveMetricsOf(
     engine: ownEngine,
     raft: () => store.status(),
     cluster: () =>
-      store.isLeader() ? { state: service.localState(), warnings: warnings(), volumeStatus } : null,
+      store.isLeader()
+        ? {
+            state: service.localState(),
+            warnings: warnings(),
+            volumeStatus,
+            scrubOf: scrubReading,
+          }
+        : null,
     instruments,
     loop,
     log,

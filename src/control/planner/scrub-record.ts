@@ -2,8 +2,8 @@
  * What is kept of the scrub of a volume: a setting of its own per volume, as JSON. It says what is wanted
  * (that one runs), how far it is, so that another node takes it up from there, and what was found.
  */
-import type { StoreView } from "../cluster-state.ts";
-import type { SettingRecord, Uuid } from "../model.ts";
+import type { ClusterState, StoreView } from "../cluster-state.ts";
+import type { SettingRecord, Uuid, VolumeRecord } from "../model.ts";
 import type { Change } from "./plan.ts";
 
 export interface ScrubCounts {
@@ -124,6 +124,23 @@ export function standingFindings(scrub: VolumeScrub): readonly ScrubFinding[] {
   if (state === "Completed") return completed?.findings ?? [];
   const older = (completed?.findings ?? []).filter((one) => one.offsetBytes >= offsetBytes);
   return [...pass.findings, ...older];
+}
+
+/** What metrics tell of the scrub of a volume; undefined when there was none. */
+export function scrubReading({ stored }: ClusterState, volume: VolumeRecord) {
+  const scrub = keptScrub(stored, volume.uuid);
+  if (scrub === undefined) return undefined;
+  const { comparedBytes, mismatchedBytes, repairedBytes } = scrub.pass.counts;
+  const unrepaired = standingFindings(scrub).filter(({ isRepaired }) => !isRepaired);
+  return {
+    isRunning: scrub.state === "Running",
+    progressRatio: scrub.sizeBytes === 0 ? 1 : scrub.offsetBytes / scrub.sizeBytes,
+    completedAtMs: scrub.completed?.endedAtMs ?? null,
+    comparedBytes,
+    mismatchedBytes,
+    repairedBytes,
+    unrepairedBytes: unrepaired.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0),
+  };
 }
 
 /** Repaired bytes that nobody has acknowledged. */

@@ -7,6 +7,7 @@ import { ioOfPools, ioOfReplicas, ioOfVolumes } from "./io.ts";
 import { poolMetrics } from "./pools.ts";
 import { processMetrics } from "./process.ts";
 import { raftMetrics } from "./raft.ts";
+import { scrubMetrics } from "./scrubs.ts";
 import { nexusMetrics, rebuildMetrics } from "./volumes.ts";
 
 type Group = Readonly<Record<string, MetricDefinition>>;
@@ -21,6 +22,7 @@ const groups: readonly Group[] = [
   engineMetrics,
   reactorMetrics,
   clusterMetrics,
+  scrubMetrics,
   raftMetrics,
   controlMetrics,
   processMetrics,

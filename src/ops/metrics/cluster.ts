@@ -8,6 +8,7 @@ import type { Warning } from "../../control/planner/plan.ts";
 import { gauge } from "./definition.ts";
 import type { Exposition } from "./exposition.ts";
 import { persistentVolumeName } from "./io.ts";
+import { collectScrub, type ScrubReader } from "./scrubs.ts";
 
 export const clusterMetrics = {
   nodeOnline: gauge("mayastor_node_online", "1 when the node's engine answers", "node_id"),
@@ -55,6 +56,7 @@ export type VolumeStatusName = "Unknown" | "Online" | "Degraded" | "Faulted" | "
 export interface ClusterReading {
   readonly state: ClusterState;
   readonly warnings: readonly Warning[];
+  readonly scrubOf: ScrubReader;
   readonly volumeStatus: (state: ClusterState, volume: VolumeRecord) => VolumeStatusName;
 }
 
@@ -106,6 +108,7 @@ export function collectCluster(out: Exposition, reading: ClusterReading): void {
     out.add(m.volumeSize, pv, volume.sizeBytes);
     out.add(m.replicasDesired, pv, volume.replicaCount);
     out.add(m.replicasHealthy, pv, healthyReplicas(state, volume.uuid));
+    collectScrub(out, volume, reading.scrubOf(state, volume));
     out.add(m.volumePublished, pv, volume.target === null ? 0 : 1);
   }
   for (const severity of ["info", "warning", "critical"]) {

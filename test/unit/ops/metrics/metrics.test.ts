@@ -74,7 +74,17 @@ function cluster(): ClusterReading {
     observed: new Map([observed("node-1", "Online"), observed("node-2", "Offline")]),
   } as unknown as ClusterState;
   const warning = { severity: "critical", subject: "", message: "", remedy: "" } as const;
-  return { state, warnings: [warning], volumeStatus: () => "Degraded" };
+  const scrub = {
+    isRunning: true,
+    progressRatio: 0.5,
+    completedAtMs: 60_000,
+    comparedBytes: 5000,
+    mismatchedBytes: 12_288,
+    repairedBytes: 8192,
+    unrepairedBytes: 4096,
+  };
+  const scrubOf = () => scrub;
+  return { state, warnings: [warning], volumeStatus: () => "Degraded", scrubOf };
 }
 
 function sources(more: Partial<MetricsSources> = {}): MetricsSources {
@@ -388,4 +398,16 @@ describe("the endpoint", () => {
       );
     expect(again).toThrow(TrilithError);
   });
+});
+
+test("scrubs are told by the leader, with what no majority could repair", async () => {
+  const families = await scrapeAll();
+  const of = { pv_name: `pvc-${VOLUME}` };
+  const told = (name: string) => valueIn(families, `trilith_volume_scrub_${name}`, of);
+  expect(told("completed_timestamp_seconds")).toBe(60);
+  expect(told("progress_ratio")).toBe(0.5);
+  expect(told("compared_bytes")).toBe(5000);
+  expect(told("mismatched_bytes")).toBe(12_288);
+  expect(told("repaired_bytes")).toBe(8192);
+  expect(told("unrepaired_bytes")).toBe(4096);
 });
