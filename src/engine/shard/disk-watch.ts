@@ -7,7 +7,6 @@
  * from and to it, only to lose it again, costs more than waiting.
  */
 import { TrilithError } from "../../errors.ts";
-import { openBdev } from "../bdev/open.ts";
 import { deviceAnswer, type Pool } from "../pool/index.ts";
 import type { Timer } from "../reactor/timers.ts";
 import { DISK_PROBE_MS, DISK_STEADY_MS, DISK_STEADY_MS_MAX, FLAP_MEMORY_MS } from "./limits.ts";
@@ -98,7 +97,7 @@ export class DiskWatch {
   }
 
   async #isBackAnew(): Promise<boolean> {
-    const { reactor, options } = this.#context;
+    const { reactor, options, openBdev } = this.#context;
     try {
       const bdev = await openBdev(reactor, this.#disk, { host: options.host });
       try {

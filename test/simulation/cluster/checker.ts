@@ -18,6 +18,8 @@ interface Block {
   acknowledged: number;
   durable: number;
   isWriting: boolean;
+  /** A power cut may have taken writes: what is found first stays. */
+  isUnsure: boolean;
 }
 
 /** A read or write that was begun. */
@@ -26,12 +28,15 @@ export interface Begun {
   readonly count: number;
   /** For a read: the index that each block must at least show. */
   readonly least: readonly number[];
+  /** Power cuts so far. */
+  readonly cuts: number;
 }
 
 export class VolumeChecker {
   readonly #volume: number;
   readonly #blocks = new Map<number, Block>();
   #number = 0;
+  #cuts = 0;
   writes = 0;
   reads = 0;
 
@@ -43,7 +48,7 @@ export class VolumeChecker {
     let block = this.#blocks.get(index);
     if (block === undefined) {
       const history = [{ number: 0, isZero: true }];
-      block = { history, acknowledged: 0, durable: 0, isWriting: false };
+      block = { history, acknowledged: 0, durable: 0, isWriting: false, isUnsure: false };
       this.#blocks.set(index, block);
     }
     return block;
@@ -66,7 +71,7 @@ export class VolumeChecker {
       if (isZero) continue;
       for (let w = 0; w < WORDS; w++) words[i * WORDS + w] = this.#word(first + i, number, w);
     }
-    return { begun: { first, count, least: [] }, data };
+    return { begun: { first, count, least: [], cuts: this.#cuts }, data };
   }
 
   #word(block: number, number: number, w: number): number {
@@ -80,6 +85,7 @@ export class VolumeChecker {
       const block = this.#block(i);
       block.isWriting = false;
       block.acknowledged = block.history.length - 1;
+      block.isUnsure = false;
       if (isDurable) block.durable = block.acknowledged;
     }
   }
@@ -94,16 +100,18 @@ export class VolumeChecker {
 
   beginRead(first: number, count: number): Begun {
     const least = Array.from({ length: count }, (_, i) => this.#block(first + i).acknowledged);
-    return { first, count, least };
+    return { first, count, least, cuts: this.#cuts };
   }
 
   /** Null, or what is wrong with what was read. */
-  endRead({ first, least }: Begun, data: Uint8Array): string | null {
+  endRead({ first, least, cuts }: Begun, data: Uint8Array): string | null {
     this.reads++;
     const words = new Uint32Array(data.buffer, data.byteOffset, data.byteLength / 4);
     for (const [i, index] of least.entries()) {
-      const wrong = this.#wrong(first + i, index, words.subarray(i * WORDS, (i + 1) * WORDS));
+      const found = words.subarray(i * WORDS, (i + 1) * WORDS);
+      const wrong = this.#wrong(first + i, index, found);
       if (wrong !== null) return wrong;
+      if (cuts === this.#cuts) this.#found(this.#block(first + i), found);
     }
     return null;
   }
@@ -132,7 +140,23 @@ export class VolumeChecker {
 
   /** Every machine has lost power: what no flush has covered may be lost. */
   powerCut(): void {
-    for (const block of this.#blocks.values()) block.acknowledged = block.durable;
+    this.#cuts++;
+    for (const block of this.#blocks.values()) {
+      block.isUnsure = block.acknowledged > block.durable;
+      block.acknowledged = block.durable;
+    }
+  }
+
+  /** What is found first after a power cut is what the block holds from then on. */
+  #found(block: Block, words: Uint32Array): void {
+    if (!block.isUnsure || block.isWriting) return;
+    const number = words.every((word) => word === 0) ? null : words[2]!;
+    const index = block.history.findLastIndex(
+      (one, at) => at >= block.durable && (number === null ? one.isZero : one.number === number),
+    );
+    block.history.length = index + 1;
+    block.acknowledged = index;
+    block.isUnsure = false;
   }
 
   /** Blocks that were ever written. */

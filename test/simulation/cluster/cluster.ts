@@ -42,6 +42,8 @@ export class Cluster {
   readonly host: Process;
   /** A replica may lack something: nothing may keep the others away. */
   isLacking = false;
+  /** Machines whose pool is to be made anew. */
+  readonly blankDisks = new Set<Machine>();
   /** Machines whose processes came to an end by themselves: somebody starts them again. */
   onCrash: (machine: Machine, what: "engine" | "control") => void = (machine) =>
     machine.startControl();
@@ -108,19 +110,53 @@ export class Cluster {
     this.ask("settings", ({ service }) =>
       service.changeSettings({ faultedChildWaitMs: this.options.faultedChildWaitMs }, context),
     );
-    for (const { name, diskPath } of machines) {
-      const request = {
-        nodeId: name,
-        poolId: `pool-${name}`,
-        disks: [diskPath],
-        labels: {},
-        clusterSizeBytes: MIB,
-        force: false,
-      };
-      this.ask(`pool of ${name}`, ({ service }) => service.createPool(request, context));
+    for (const machine of machines) {
+      this.ask(`pool of ${machine.name}`, (leader) => this.#makePool(leader, machine));
     }
     for (let n = 1; n <= this.options.volumes; n++) this.#makeVolume(n);
     world.note("--- the cluster is formed");
+  }
+
+  #makePool({ service }: Control, { name, diskPath }: Machine): Promise<void> {
+    const request = {
+      nodeId: name,
+      poolId: `pool-${name}`,
+      disks: [diskPath],
+      labels: {},
+      clusterSizeBytes: MIB,
+      force: false,
+    };
+    return service.createPool(request, { requestId: "pool" });
+  }
+
+  /** Has the pool of a machine forgotten, with what it held, and made on the blank disk; tried until it is done. */
+  makePoolAnew(machine: Machine): void {
+    const { world } = this;
+    const id = `pool-${machine.name}`;
+    const purge = { purge: true, acceptVolumeLoss: false, acceptSnapshotLoss: false };
+    let isForgotten = false;
+    const attempt = async (leader: Control): Promise<void> => {
+      if (!isForgotten && leader.store.view().pools.has(id)) {
+        await leader.service.destroyPool(id, machine.name, purge, { requestId: "swap" });
+        world.note(`operator: ${id} is forgotten`);
+      }
+      isForgotten = true;
+      await this.#makePool(leader, machine);
+      world.note(`operator: ${id} is made`);
+      this.blankDisks.delete(machine);
+    };
+    const again = (): void => {
+      if (!this.blankDisks.has(machine)) return;
+      const leader = this.leader();
+      if (leader !== null) {
+        world.enter(leader.process, () => {
+          attempt(leader).catch((error: unknown) => world.note(`operator: ${String(error)}`));
+        });
+      }
+      world.after(3_000, null, again);
+    };
+    this.blankDisks.add(machine);
+    again();
   }
 
   #makeVolume(number: number): void {
@@ -195,7 +231,10 @@ export class Cluster {
   }
 
   isWhole(): boolean {
-    return this.volumes.every((volume) => this.whyNotWhole(volume) === null);
+    return (
+      this.blankDisks.size === 0 &&
+      this.volumes.every((volume) => this.whyNotWhole(volume) === null)
+    );
   }
 
   /**
@@ -204,6 +243,8 @@ export class Cluster {
    */
   isSettled(): boolean {
     const { machines, network } = this;
+    const isDiskWell = machines.every(({ disk }) => disk.failure === 0 && !disk.isGone);
+    if (!isDiskWell || this.blankDisks.size > 0) return false;
     const isAllThere = machines.every(
       ({ isOn, engine }) => isOn && engine !== null && !engine.process.isPaused,
     );

@@ -55,6 +55,13 @@ class Image {
     }
   }
 
+  /** True when the sector at `offset` is not zero. */
+  holds(offset: number): boolean {
+    const page = this.#pages.get(Math.floor(offset / PAGE_BYTES));
+    const at = offset % PAGE_BYTES;
+    return page?.subarray(at, at + SECTOR_BYTES).some((byte) => byte !== 0) ?? false;
+  }
+
   copy(): Image {
     const image = new Image();
     for (const [index, page] of this.#pages) image.#pages.set(index, page.slice());
@@ -212,10 +219,12 @@ export class Disk {
     this.#current = this.#durable.copy();
   }
 
-  /** Pulls it out, or puts it back. */
+  /** Pulls it out: it is without power then, too. */
   remove(): void {
+    const user = this.#user;
+    this.losePower();
     this.isGone = true;
-    this.#user?.removed();
+    user?.removed();
   }
 
   putBack(): void {
@@ -225,19 +234,23 @@ export class Disk {
   /** Another, blank disk takes its place. */
   swap(): void {
     this.remove();
+    this.isGone = false;
     this.#current = new Image();
     this.#durable = new Image();
     this.#volatile = [];
     this.#inFlight.clear();
     this.badSectors.clear();
-    this.isGone = false;
   }
 
-  /** Sectors that hold something, for troubles to choose from. */
-  wasWritten(offset: number): boolean {
-    const sector = new Uint8Array(SECTOR_BYTES);
-    this.#current.read(offset, sector);
-    return sector.some((byte) => byte !== 0);
+  /** Makes a sector unreadable that holds something, until it is written again. */
+  spoilSector(): void {
+    const sector = this.world.random.below(this.bytes / SECTOR_BYTES);
+    for (let i = 0; i < this.bytes / SECTOR_BYTES; i += 101) {
+      const at = (sector + i) % (this.bytes / SECTOR_BYTES);
+      if (!this.#current.holds(at * SECTOR_BYTES)) continue;
+      this.badSectors.add(at);
+      return;
+    }
   }
 }
 

@@ -4,6 +4,8 @@
  * has all that was acknowledged, and until that is so again nothing keeps the other replicas away. Everything
  * else may strike at any time, and everything ends after a while.
  */
+
+import { IoStatus } from "../../../src/errors.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Machine } from "./machine.ts";
 
@@ -123,6 +125,59 @@ function powerLoss(cluster: Cluster, machine: Machine): void {
   });
 }
 
+/** Every machine at once: even what was acknowledged may be lost, unless a flush has covered it. */
+function powerCut(cluster: Cluster): void {
+  if (!cluster.isSettled()) return;
+  cluster.isLacking = true;
+  for (const machine of cluster.machines) machine.losePower();
+  for (const { workload } of cluster.volumes) workload.checker.powerCut();
+  for (const machine of cluster.machines) {
+    later(cluster, awayMs(cluster), () => {
+      machine.powerUp();
+      machine.startEngine();
+      machine.startControl();
+    });
+  }
+}
+
+function failDisk(cluster: Cluster, { disk }: Machine): void {
+  const { world } = cluster;
+  world.note(`${disk.name}: fails`);
+  disk.failure = IoStatus.DEVICE_IO;
+  later(cluster, world.random.next() * 15_000, () => {
+    world.note(`${disk.name}: works again`);
+    disk.failure = IoStatus.OK;
+  });
+}
+
+function pullDisk(cluster: Cluster, { disk }: Machine): void {
+  if (cluster.options.replicas < 2 || !cluster.isSettled()) return;
+  cluster.isLacking = true;
+  cluster.world.note(`${disk.name}: pulled out`);
+  disk.remove();
+  later(cluster, cluster.world.random.next() * 15_000, () => {
+    cluster.world.note(`${disk.name}: put back`);
+    disk.putBack();
+  });
+}
+
+function spoilSector(cluster: Cluster, { disk }: Machine): void {
+  if (cluster.options.replicas < 2 || !cluster.isSettled() || disk.badSectors.size > 0) return;
+  cluster.isLacking = true;
+  disk.spoilSector();
+  cluster.world.note(`${disk.name}: sector ${[...disk.badSectors]} cannot be read`);
+  later(cluster, cluster.world.random.next() * 20_000, () => disk.badSectors.clear());
+}
+
+/** A blank disk in the place of one: the pool is forgotten and made anew, as an operator would do it. */
+function swapDisk(cluster: Cluster, machine: Machine): void {
+  if (cluster.options.replicas < 2 || !cluster.isSettled()) return;
+  cluster.isLacking = true;
+  cluster.world.note(`${machine.disk.name}: swapped for a blank one`);
+  machine.disk.swap();
+  later(cluster, 2_000, () => cluster.makePoolAnew(machine));
+}
+
 const troubles: readonly {
   readonly weight: number;
   readonly trouble: Trouble;
@@ -139,6 +194,11 @@ const troubles: readonly {
   { weight: 1, trouble: slowDisk, isHarmless: true },
   { weight: 1, trouble: jumpClock, isHarmless: true },
   { weight: 3, trouble: powerLoss },
+  { weight: 1, trouble: powerCut },
+  { weight: 2, trouble: failDisk },
+  { weight: 1, trouble: pullDisk },
+  { weight: 1, trouble: spoilSector },
+  { weight: 1, trouble: swapDisk },
 ];
 
 /** Has troubles come for so long. */
@@ -175,6 +235,9 @@ export function endTroubles(cluster: Cluster): void {
   network.slowMs = 0;
   for (const machine of machines) {
     machine.disk.maxDelayMs = 0.6;
+    machine.disk.failure = IoStatus.OK;
+    machine.disk.badSectors.clear();
+    machine.disk.putBack();
     machine.db.crashAt = null;
     if (!machine.isOn) machine.powerUp();
     machine.startEngine();
