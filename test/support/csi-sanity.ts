@@ -58,6 +58,31 @@ export interface SanityOptions {
   readonly expandBytes: number;
   /** Regular expression of tests that are left out. */
   readonly skip?: string;
+  /** Regular expression of the tests that are run; absent: all. */
+  readonly focus?: string;
+}
+
+/** Where a run of csi-sanity leaves its report, and finds the parameters of volumes. */
+export function sanityFiles({ folder }: SanityOptions) {
+  return { report: `${folder}/report.json`, parameters: `${folder}/parameters.yaml` };
+}
+
+/** The command line of a run. */
+export function sanityCommand(program: string, options: SanityOptions): string[] {
+  const { socket, folder, volumeBytes, expandBytes, skip, focus } = options;
+  const { report, parameters } = sanityFiles(options);
+  return [
+    program,
+    `--csi.endpoint=unix://${socket}`,
+    `--csi.testvolumesize=${volumeBytes}`,
+    `--csi.testvolumeexpandsize=${expandBytes}`,
+    `--csi.testvolumeparameters=${parameters}`,
+    `--csi.mountdir=${folder}/mount`,
+    `--csi.stagingdir=${folder}/staging`,
+    `--ginkgo.json-report=${report}`,
+    ...(skip === undefined ? [] : [`--ginkgo.skip=${skip}`]),
+    ...(focus === undefined ? [] : [`--ginkgo.focus=${focus}`]),
+  ];
 }
 
 /** Runs csi-sanity to its end. Throws when it made no report. */
@@ -65,26 +90,12 @@ export async function runCsiSanity(options: SanityOptions): Promise<SanityOutcom
   const program = csiSanity();
   if (program === null)
     throw new Error("csi-sanity is not installed: node images/setup.mjs --test");
-  const { socket, folder, parameters, volumeBytes, expandBytes, skip } = options;
-  const report = `${folder}/report.json`;
-  const parameterFile = `${folder}/parameters.yaml`;
-  await Bun.write(parameterFile, JSON.stringify(parameters));
-  const child = Bun.spawn(
-    [
-      program,
-      `--csi.endpoint=unix://${socket}`,
-      `--csi.testvolumesize=${volumeBytes}`,
-      `--csi.testvolumeexpandsize=${expandBytes}`,
-      `--csi.testvolumeparameters=${parameterFile}`,
-      `--csi.mountdir=${folder}/mount`,
-      `--csi.stagingdir=${folder}/staging`,
-      `--ginkgo.json-report=${report}`,
-      ...(skip === undefined ? [] : [`--ginkgo.skip=${skip}`]),
-    ],
-    { stdin: "ignore", stdout: "pipe", stderr: "pipe" },
-  );
+  const files = sanityFiles(options);
+  await Bun.write(files.parameters, JSON.stringify(options.parameters));
+  const command = sanityCommand(program, options);
+  const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
   const [out, err] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-  const file = Bun.file(report);
+  const file = Bun.file(files.report);
   if (!(await file.exists())) throw new Error(`csi-sanity made no report:\n${out}\n${err}`);
   return outcomesOf(await file.text());
 }

@@ -8,6 +8,7 @@
  * Service RPC"; the codes are those of `errors.ts`.
  */
 import { TrilithError } from "../../errors.ts";
+import type { ConnectOptions } from "../../host/host.ts";
 import {
   NodeServiceCapability_RPC_Type as Capability,
   VolumeUsage_Unit as Unit,
@@ -18,7 +19,7 @@ import { type RunCommand, runCommand } from "./command.ts";
 import { expandVolume } from "./expand.ts";
 import { publishVolume, unpublishVolume } from "./publish.ts";
 import { RECORDS_DIR_DEFAULT, stageRecords } from "./records.ts";
-import { pathOf, type Use, useOf, uuidOf, volumeIdOf } from "./requests.ts";
+import { pathOf, type Use, useOf, uuidOf, volumeIdOf, volumePathOf } from "./requests.ts";
 import { type NodeParts, stageVolume, unstageVolume } from "./stage.ts";
 import { type VolumeStatistics, volumeStatistics } from "./statistics.ts";
 import { volumeTurns } from "./volume-turns.ts";
@@ -30,6 +31,16 @@ export interface NodeSettings {
   readonly recordsDir?: string;
   readonly run?: RunCommand;
 }
+
+/**
+ * How volumes are connected whose class does not say: a lost path is tried for 33 minutes (mayastor.md 3.3),
+ * every two seconds, and silence is a loss after five.
+ */
+const connectDefaults: ConnectOptions = {
+  ctrlLossTmoSeconds: 1980,
+  reconnectDelaySeconds: 2,
+  keepAliveTmoSeconds: 5,
+};
 
 const capabilities: readonly Capability[] = [
   Capability.STAGE_UNSTAGE_VOLUME,
@@ -93,7 +104,8 @@ export function nodeService(
       const stagingPath = pathOf("staging_target_path", request.stagingTargetPath);
       const { access, readOnly } = useOf(request.volumeCapability);
       const uuid = existing(request.volumeId);
-      const { connect, fsId } = publishedVolumeOf(uuid, request.publishContext);
+      const { connect: asked, fsId } = publishedVolumeOf(uuid, request.publishContext);
+      const connect = { ...asked, options: { ...connectDefaults, ...asked.options } };
       const formatOptions = formatOptionsOf({
         ...request.volumeContext,
         ...request.publishContext,
@@ -143,7 +155,7 @@ export function nodeService(
     },
     async nodeGetVolumeStats(request) {
       volumeIdOf(request.volumeId);
-      const volumePath = pathOf("volume_path", request.volumePath);
+      const volumePath = volumePathOf(request.volumePath);
       const uuid = existing(request.volumeId);
       const statistics = await volumeStatistics(parts, uuid, volumePath);
       const { problem } = statistics;
@@ -157,7 +169,7 @@ export function nodeService(
     },
     async nodeExpandVolume(request, { method, signal }) {
       volumeIdOf(request.volumeId);
-      const volumePath = pathOf("volume_path", request.volumePath);
+      const volumePath = volumePathOf(request.volumePath);
       const uuid = existing(request.volumeId);
       const { requiredBytes = 0n, limitBytes = 0n } = request.capacityRange ?? {};
       const bytes = await turns.take(uuid, method, () =>

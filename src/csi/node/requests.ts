@@ -37,6 +37,16 @@ export function pathOf(field: string, path: string): string {
   return plain.length > 1 ? plain.replace(/\/+$/, "") : plain;
 }
 
+/** A path at which a volume is said to be; one that is no path of a node is one where nothing is. */
+export function volumePathOf(path: string): string {
+  if (path === "" || isAbsolute(path)) return pathOf("volume_path", path);
+  throw new TrilithError(
+    "NotFound",
+    `no volume is at "${path}", which is not an absolute path`,
+    "name the path that the volume was staged or published at",
+  );
+}
+
 function checkFlags(flags: readonly string[]): string[] {
   const words = flags.flatMap((flag) => flag.split(",")).filter((flag) => flag !== "");
   const wrong = words.find((flag) => /[\s\0]/.test(flag) || flag.startsWith("-"));
