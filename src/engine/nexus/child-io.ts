@@ -50,7 +50,11 @@ export async function deviceIo(
 /** Arena memory that all rebuilds of one reactor may use together; tasks wait their turn. */
 export class RebuildMemory {
   #free: number;
-  readonly #waiting: { readonly bytes: number; readonly go: () => void }[] = [];
+  #waiting: {
+    readonly bytes: number;
+    readonly of: object;
+    readonly go: (isTaken: boolean) => void;
+  }[] = [];
 
   constructor(bytes: number) {
     this.#free = bytes;
@@ -63,13 +67,21 @@ export class RebuildMemory {
     return true;
   }
 
-  /** Resolves when `bytes` are this task's; to be given back with `release`. */
-  async acquire(bytes: number): Promise<void> {
-    if (this.#waiting.length === 0 && this.#free >= bytes) {
-      this.#free -= bytes;
-      return;
-    }
-    await new Promise<void>((go) => this.#waiting.push({ bytes, go }));
+  /**
+   * Resolves with true when `bytes` are taken, to be given back with `release`; with false when `of` has
+   * given up meanwhile.
+   */
+  async acquire(bytes: number, of: object): Promise<boolean> {
+    if (this.tryAcquire(bytes)) return true;
+    return new Promise<boolean>((go) => this.#waiting.push({ bytes, of, go }));
+  }
+
+  /** Whatever `of` waits for it needs no more: others may hold the memory for hours. */
+  giveUp(of: object): void {
+    const given = this.#waiting.filter((one) => one.of === of);
+    this.#waiting = this.#waiting.filter((one) => one.of !== of);
+    for (const { go } of given) go(false);
+    this.release(0);
   }
 
   release(bytes: number): void {
@@ -78,7 +90,7 @@ export class RebuildMemory {
       if (first.bytes > this.#free) return;
       this.#waiting.shift();
       this.#free -= first.bytes;
-      first.go();
+      first.go(true);
     }
   }
 }

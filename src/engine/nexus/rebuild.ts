@@ -81,7 +81,7 @@ export class RebuildJob {
   readonly #segmentsPerRegion: number;
   readonly #segmentCount: number;
   state: RebuildState = "init";
-  bytesPerSecLimit: number;
+  #bytesPerSecLimit: number;
   error: string | undefined;
   /** Set when it failed for want of a source, not because of the child being rebuilt. */
   lacksSource = false;
@@ -93,7 +93,9 @@ export class RebuildJob {
   #endMs: number | undefined;
   #startNs = 0;
   #pausedNs = 0;
-  #resume: (() => void)[] = [];
+  /** Tasks that wait for the end of a pause, and those that keep to the rate. */
+  readonly #resume: (() => void)[] = [];
+  readonly #naps = new Set<() => void>();
   #freeAtNs = 0;
   #ending = false;
 
@@ -102,12 +104,19 @@ export class RebuildJob {
     this.#host = host;
     this.#locks = locks;
     this.plan = plan;
-    this.bytesPerSecLimit = plan.bytesPerSec;
+    this.#bytesPerSecLimit = plan.bytesPerSec;
     this.#segmentsPerRegion = REGION_BYTES / plan.segmentBytes;
     this.#segmentCount =
       plan.regions === undefined
         ? Math.ceil(plan.sizeBytes / plan.segmentBytes)
         : plan.regions.length * this.#segmentsPerRegion;
+  }
+
+  /** 0: no limit. Nobody goes on waiting by a rate that does not hold any more. */
+  set bytesPerSecLimit(limit: number) {
+    this.#bytesPerSecLimit = limit;
+    this.#freeAtNs = 0;
+    for (const end of this.#naps) end();
   }
 
   get isPartial(): boolean {
@@ -135,6 +144,8 @@ export class RebuildJob {
     this.state = state;
     this.error = error;
     this.#wake();
+    for (const end of this.#naps) end();
+    this.#host.memory.giveUp(this);
   }
 
   /** After the copying: what had to follow it did not work. */
@@ -202,18 +213,35 @@ export class RebuildJob {
     return region * REGION_BYTES + (segment % this.#segmentsPerRegion) * segmentBytes;
   }
 
+  get #isAtWork(): boolean {
+    return !this.#ending && this.#next < this.#segmentCount;
+  }
+
   async #work(): Promise<void> {
-    const { reactor } = this.#host;
-    const { segmentBytes, sizeBytes } = this.plan;
-    await this.#host.memory.acquire(2 * segmentBytes);
-    const mine = await takeBuffer(reactor, segmentBytes);
-    const theirs = await takeBuffer(reactor, segmentBytes);
-    let done = 0;
-    while (!this.#ending && this.#next < this.#segmentCount) {
+    const { reactor, memory } = this.#host;
+    const { segmentBytes } = this.plan;
+    while (this.#isAtWork) {
+      // While it is paused others may use the memory.
       if (this.state === "paused") {
         await new Promise<void>((resolve) => this.#resume.push(resolve));
         continue;
       }
+      if (!(await memory.acquire(2 * segmentBytes, this))) return;
+      const mine = await takeBuffer(reactor, segmentBytes);
+      const theirs = await takeBuffer(reactor, segmentBytes);
+      await this.#workWith(mine, theirs);
+      reactor.arena.free(mine);
+      reactor.arena.free(theirs);
+      memory.release(2 * segmentBytes);
+    }
+  }
+
+  /** Deals with segments until there are none left, or none are to be dealt with now. */
+  async #workWith(mine: number, theirs: number): Promise<void> {
+    const { reactor } = this.#host;
+    const { segmentBytes, sizeBytes } = this.plan;
+    let done = 0;
+    while (this.#isAtWork && this.state !== "paused") {
       const offset = this.#offsetOf(this.#next++);
       const length = Math.min(segmentBytes, sizeBytes - offset);
       if (length <= 0) continue;
@@ -221,9 +249,6 @@ export class RebuildJob {
       this.#dealtBytes += length;
       if (++done % YIELD_EVERY_SEGMENTS === 0) await reactor.sleep(0);
     }
-    reactor.arena.free(mine);
-    reactor.arena.free(theirs);
-    this.#host.memory.release(2 * segmentBytes);
   }
 
   #hasData(allocation: Allocation | undefined, offset: number, length: number): boolean {
@@ -246,6 +271,7 @@ export class RebuildJob {
 
   async #copyLocked(offset: number, length: number, mine: number, theirs: number): Promise<void> {
     await this.#throttle(length);
+    if (this.#ending) return;
     const unlock = await this.#locks.acquire(offset, length);
     try {
       if (!this.#ending) await this.#copy(offset, length, mine, theirs);
@@ -256,12 +282,22 @@ export class RebuildJob {
 
   /** Keeps within the bandwidth limit by spacing segments out. */
   async #throttle(length: number): Promise<void> {
-    const limit = this.bytesPerSecLimit;
+    const limit = this.#bytesPerSecLimit;
     if (limit === 0) return;
     const { reactor } = this.#host;
     const startNs = Math.max(this.#freeAtNs, reactor.now);
     this.#freeAtNs = startNs + (length / limit) * 1e9;
-    if (startNs > reactor.now) await reactor.sleep((startNs - reactor.now) / 1e6);
+    if (startNs <= reactor.now) return;
+    // A job that ends, or gets another rate, does not sleep on.
+    await new Promise<void>((resolve) => {
+      const end = (): void => {
+        timer.cancel();
+        this.#naps.delete(end);
+        resolve();
+      };
+      const timer = reactor.after((startNs - reactor.now) / 1e6, end);
+      this.#naps.add(end);
+    });
   }
 
   async #copy(offset: number, length: number, mine: number, theirs: number): Promise<void> {

@@ -82,7 +82,7 @@ export class ScrubJob {
   readonly #findings: ScrubFinding[] = [];
   /** Why it must not go on, by whoever said so; with a count each. */
   readonly #suspensions = new Map<ScrubWait, number>();
-  bytesPerSecLimit: number;
+  #bytesPerSecLimit: number;
   #state: ScrubState = "running";
   #error: string | undefined;
   #waitsFor: ScrubWait | null = null;
@@ -104,13 +104,20 @@ export class ScrubJob {
   constructor(host: ScrubHost, plan: ScrubPlan) {
     this.#host = host;
     this.plan = plan;
-    this.bytesPerSecLimit = plan.bytesPerSec;
+    this.#bytesPerSecLimit = plan.bytesPerSec;
     this.#counts = { ...plan.counts };
     this.#offset = Math.floor(plan.offsetBytes / SCRUB_SEGMENT_BYTES) * SCRUB_SEGMENT_BYTES;
     this.#startMs = host.clockMs();
   }
 
   // ------------------------------------------------------------------------------------ from outside
+
+  /** 0: no limit. Nobody goes on waiting by a rate that does not hold any more. */
+  set bytesPerSecLimit(limit: number) {
+    this.#bytesPerSecLimit = limit;
+    this.#freeAtNs = 0;
+    this.#wake?.();
+  }
 
   get hasEnded(): boolean {
     return this.#state !== "running" && this.#state !== "paused";
@@ -172,7 +179,7 @@ export class ScrubJob {
       offsetBytes: Math.min(this.#offset, this.#host.sizeBytes),
       sizeBytes: this.#host.sizeBytes,
       childUris: this.#childUris,
-      bytesPerSecLimit: this.bytesPerSecLimit,
+      bytesPerSecLimit: this.#bytesPerSecLimit,
       bytesPerSec: Math.round(bytesPerSec),
       etaMs: bytesPerSec > 0 ? Math.round((left / bytesPerSec) * 1000) : undefined,
       startTimeMs: this.#startMs,
@@ -318,7 +325,7 @@ export class ScrubJob {
 
   /** Spaces segments out to keep within the rate. */
   #throttle(length: number): void {
-    const limit = this.bytesPerSecLimit;
+    const limit = this.#bytesPerSecLimit;
     const { now } = this.#host.reactor;
     this.#freeAtNs = limit === 0 ? 0 : Math.max(this.#freeAtNs, now) + (length / limit) * 1e9;
   }

@@ -513,6 +513,51 @@ test("a rebuild can be paused, limited and stopped, and is remembered", () => {
   });
 });
 
+test("a rebuild that waits for memory, or by its rate, keeps nobody waiting that it ends", () => {
+  withVolume(2, async (volume, replicas, reactor) => {
+    const nexus = await volume.open(replicas.slice(0, 1));
+    const host = new SimHost(nexus);
+    for (let i = 0; i < 16; i++) await host.write(i * MIB, block(i + 1));
+    const { uri } = replicas[1]!;
+    const { rebuilds } = nexus;
+    // All memory is another's: it begins, and gets none.
+    const { rebuildMemory } = volume.context;
+    const other = {};
+    expect(await rebuildMemory.acquire(8 * MIB, other)).toBe(true);
+    await nexus.addChild(uri);
+    await eventually(reactor, "it runs", () => rebuilds.progress(uri) !== undefined);
+    await reactor.sleep(1000);
+    expect(rebuilds.progress(uri)!.blocksRecovered).toBe(0);
+    rebuilds.stop(uri);
+    await eventually(reactor, "it ends", () => rebuilds.history().length === 1);
+    // What is paused holds none either.
+    rebuildMemory.release(8 * MIB);
+    rebuilds.configure({ bytesPerSec: 4 * MIB });
+    await nexus.onlineChild(uri);
+    await eventually(reactor, "it runs", () => rebuilds.progress(uri) !== undefined);
+    rebuilds.pause(uri);
+    await reactor.sleep(1000);
+    expect(await rebuildMemory.acquire(8 * MIB, other)).toBe(true);
+    rebuildMemory.release(8 * MIB);
+    rebuilds.resume(uri);
+    // A rate so low that the next segment is due in days: another rate holds at once, and so does the end.
+    rebuilds.configure({ bytesPerSec: 1 });
+    await reactor.sleep(5_000);
+    rebuilds.configure({ bytesPerSec: 0 });
+    await eventually(reactor, "it is in sync", () => nexus.state === "online");
+    expect(replicas[1]!.data).toEqual(replicas[0]!.data);
+    await nexus.offlineChild(uri, "offline");
+    for (let i = 0; i < 16; i++) await host.write(i * MIB, block(i + 100));
+    rebuilds.configure({ bytesPerSec: 1 });
+    await nexus.onlineChild(uri);
+    await eventually(reactor, "it runs", () => rebuilds.progress(uri) !== undefined);
+    await reactor.sleep(5_000);
+    const fromNs = reactor.now;
+    await nexus.close();
+    expect(reactor.now - fromNs).toBeLessThan(1e9);
+  });
+});
+
 test("growing is told to whoever serves the device; shrinking and outgrowing children are refused", () => {
   withVolume(2, async (volume, replicas) => {
     const nexus = await volume.open(replicas, BYTES / 2);
