@@ -32,6 +32,7 @@ export interface ControlCliOptions extends LogCliOptions {
   readonly kubeconfig?: string;
   /** False: `--no-kubernetes`. */
   readonly kubernetes: boolean;
+  readonly kubernetesSweep?: true;
 }
 
 /** How to reach Kubernetes: by the file that was named, or as the pod that this runs in; null: not. */
@@ -100,6 +101,13 @@ export function addControlOptions(command: Command): Command {
         "--kubeconfig <path>",
         "operate pools from Kubernetes (DiskPool), with this access; in a pod: with its own",
         "TRILITH_KUBECONFIG",
+      ),
+    )
+    .addOption(
+      option(
+        "--kubernetes-sweep",
+        "delete volumes that were made for claims and that no claim names any more (for a cluster\nthat one Kubernetes alone uses)",
+        "TRILITH_KUBERNETES_SWEEP",
       ),
     )
     .option("--no-kubernetes", "leave Kubernetes alone, even in a pod");
@@ -177,7 +185,7 @@ export function startControl(
     recorder: recorderAt(cli, engine),
     ownEngine: engineClient(urlOf(engine)),
     hostNqn: cli.hostNqn ?? nodeHostNqn(identity.nodeId),
-    kubernetes: access === null ? null : { access },
+    kubernetes: access === null ? null : { access, sweeps: cli.kubernetesSweep === true },
     log,
     onEnd,
   });

@@ -33,6 +33,8 @@ export const persistentVolumeClaims = core("persistentvolumeclaims", true);
 export const POOL_FINALIZER = "openebs.io/diskpool-protection";
 /** Label of pools that were made for an object of Kubernetes; volumes of claims are placed in them. */
 export const CREATED_BY_LABEL = "openebs.io/created-by";
+/** Value of that label at volumes that the CSI controller made. */
+export const CREATED_BY_CSI = "csi-controller";
 export const CREATED_BY_OPERATOR = "operator-diskpool";
 /** `true`: take in what the disk has grown by. */
 export const EXPAND_ANNOTATION = "openebs.io/expand";

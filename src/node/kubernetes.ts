@@ -6,11 +6,20 @@ import type { Service } from "../control/service.ts";
 import type { ReplicatedStore } from "../control/store/replicated-store.ts";
 import { kubeClient } from "../kube/client/client.ts";
 import type { Access } from "../kube/client/kubeconfig.ts";
+import { VolumeCollector } from "../kube/garbage/collector.ts";
 import { PoolOperator } from "../kube/operator/operator.ts";
 import type { Log } from "../ops/log.ts";
 
 export interface KubernetesOptions {
   readonly access: Access;
+  /** Look for volumes that no claim names, and delete them. */
+  readonly sweeps: boolean;
+}
+
+/** What runs while this member leads. */
+interface Duties {
+  readonly pools: PoolOperator;
+  readonly volumes: VolumeCollector;
 }
 
 /** A client of the API of this very process: no network, and no token. */
@@ -33,25 +42,28 @@ export function keepKubernetes(
 ): () => Promise<void> {
   const kube = kubeClient({ access: options.access });
   const rest = ownRest(api);
-  let operator: PoolOperator | null = null;
+  let duties: Duties | null = null;
   let isEnding = false;
   /** Starts and stops come one after the other, however leadership changes meanwhile. */
   let changes = Promise.resolve();
   const follow = () => {
     changes = changes.then(async () => {
       const leads = store.isLeader() && !isEnding;
-      if (leads && operator === null) {
+      if (leads && duties === null) {
         log("info", "pools are operated from Kubernetes by this node", { server: kube.server });
-        operator = new PoolOperator({ kube, rest, log });
-      } else if (!leads && operator !== null) {
-        const former = operator;
-        operator = null;
-        await former.stop();
+        duties = {
+          pools: new PoolOperator({ kube, rest, log }),
+          volumes: new VolumeCollector({ kube, rest, log, sweeps: options.sweeps }),
+        };
+      } else if (!leads && duties !== null) {
+        const former = duties;
+        duties = null;
+        await Promise.all([former.pools.stop(), former.volumes.stop()]);
       }
     });
   };
   const unlisten = store.onLeadership(follow);
-  const unhear = service.onEvent(() => operator?.nudge());
+  const unhear = service.onEvent(() => duties?.pools.nudge());
   follow();
   return async () => {
     isEnding = true;

@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { tmpdir } from "node:os";
 import type { KubeObject, Resource } from "../../src/kube/client/objects.ts";
+import { VolumeCollector } from "../../src/kube/garbage/collector.ts";
 import { persistentVolumeClaims, persistentVolumes } from "../../src/kube/names.ts";
 import { Cluster, endClusters, waitUntil } from "../support/cluster.ts";
 import { applyObject, applyYaml, eventsAbout } from "../support/kube-objects.ts";
@@ -232,6 +233,49 @@ describe.skipIf(programsFolder === null)("claims", () => {
     );
     const pools = await cluster.rest.pools();
     expect(pools.map(({ state }) => state!.used)).toEqual([0, 0, 0]);
+  });
+
+  test("a volume whose PersistentVolume was taken away goes once nothing names it, and no other", async () => {
+    await applyYaml(server.client, claim("kept", "mayastor-1"));
+    await applyYaml(server.client, claim("lost", "mayastor-1"));
+    const kept = (await bound("kept")).pv.spec.csi.volumeHandle;
+    const { pv } = await bound("lost");
+    const lost = pv.spec.csi.volumeHandle;
+    const body = { policy: { self_heal: true }, replicas: 1, size: 64 << 20, thin: true };
+    const own = crypto.randomUUID();
+    await cluster.rest.createVolume(own, body);
+    // Made for a claim that was given up before its PersistentVolume was written.
+    const orphan = crypto.randomUUID();
+    const labels = { "openebs.io/created-by": "csi-controller" };
+    await cluster.rest.createVolume(orphan, { ...body, labels });
+    const times = { unclaimedMs: 300, lookMs: 50, sweepMs: 50 };
+    const collector = new VolumeCollector({
+      ...{ kube: server.client, rest: cluster.rest, log: () => {}, sweeps: true },
+      ...times,
+    });
+    const ids = async () => (await cluster.rest.volumes()).map(({ spec }) => spec.uuid).sort();
+    try {
+      await waitUntil("the orphan going", ids, (now) => !now.includes(orphan));
+      // As a person does who loses patience: finalizers off, and the claim stays.
+      await server.client.remove(persistentVolumes, pv.metadata);
+      await server.client.patch(persistentVolumes, pv.metadata, {
+        metadata: { finalizers: null },
+      });
+      await waitUntil(
+        "the claim being lost",
+        () => claimNow("lost"),
+        ({ status }) => status?.phase === "Lost",
+      );
+      expect(await ids()).toContain(lost);
+      await removeClaim("lost");
+      await waitUntil("the volume going", ids, (now) => !now.includes(lost));
+      expect(await ids()).toEqual([kept, own].sort());
+    } finally {
+      await collector.stop();
+    }
+    await cluster.rest.deleteVolume(own);
+    await removeClaim("kept");
+    await waitUntil("nothing left", ids, (now) => now.length === 0);
   });
 
   test("a class with a mistake is told of where the person looks", async () => {

@@ -5,6 +5,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { CreateVolumeBody, Labels, Topology, Volume } from "../../client/types.ts";
 import { TrilithError } from "../../errors.ts";
+import { CREATED_BY_CSI, CREATED_BY_LABEL } from "../../kube/names.ts";
 import { type VolumeClass, volumeClassOf } from "../class-parameters.ts";
 import type { CreateVolumeRequest, CreateVolumeResponseSchema } from "../generated/csi_pb.js";
 import type { Call } from "../grpc/service.ts";
@@ -186,7 +187,8 @@ function newBody(wanted: Wanted, size: number, replicas: number, labels: Labels)
     size,
     thin: thin || wanted.snapshotId !== null,
     ...(wanted.topology === null ? {} : { topology: wanted.topology }),
-    labels,
+    // So that it is known for a claim's volume when the claim is gone (mayastor.md 3.3).
+    labels: { ...labels, [CREATED_BY_LABEL]: CREATED_BY_CSI },
     ...(wanted.affinityGroup === null ? {} : { affinity_group: { id: wanted.affinityGroup } }),
     ...(maxSnapshots === null ? {} : { max_snapshots: maxSnapshots }),
   };

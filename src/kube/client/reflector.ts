@@ -17,6 +17,8 @@ export interface ReflectorOptions<T extends KubeObject> {
   readonly log: Log;
   /** Something is there, different, or gone (`object` undefined; `last` as it was seen last). */
   readonly changed: (key: string, object: T | undefined, last: T | undefined) => void;
+  /** The API server has told that it was deleted; not called for what merely is no longer listed. */
+  readonly deleted?: (object: T) => void;
   readonly random?: () => number;
 }
 
@@ -72,8 +74,10 @@ export function startReflector<T extends KubeObject>(options: ReflectorOptions<T
       version = event.resourceVersion;
       return;
     }
-    if (event.type === "deleted") drop(keyOf(event.object), event.object);
-    else take(event.object);
+    if (event.type === "deleted") {
+      drop(keyOf(event.object), event.object);
+      options.deleted?.(event.object);
+    } else take(event.object);
     version = event.object.metadata.resourceVersion ?? version;
   }
 
