@@ -14,9 +14,9 @@ import {
 import { nodeService } from "../csi/node/node-service.ts";
 import { nodeTopology, zoneLabels } from "../csi/topology.ts";
 import { notifySystemd } from "../engine/main/systemd.ts";
-import { Agent } from "../host/agent.ts";
-import { ClusterClients, clusterPaths } from "../host/cluster-paths.ts";
-import { linuxKernel } from "../host/kernel.ts";
+import type { Agent } from "../host/agent.ts";
+import { clusterAgent } from "../host/cluster-agent.ts";
+import { ClusterClients } from "../host/cluster-paths.ts";
 import { STATE_FILE_DEFAULT } from "../host/state-file.ts";
 import { type Log, makeLog } from "../ops/log.ts";
 import type { CliContext } from "./context.ts";
@@ -47,8 +47,8 @@ function addSegment(text: string, former: Readonly<Record<string, string>> = {})
 
 /** The agent that connects volumes here. Where `trilith host agent` runs, that one keeps them connected. */
 function agentOf(client: RestClient, cli: CsiCliOptions, log: Log): Agent {
-  const source = clusterPaths(new ClusterClients([client]));
-  return new Agent({ kernel: linuxKernel, stateFile: cli.hostState, source, log });
+  const clients = new ClusterClients([client]);
+  return clusterAgent({ clients, stateFile: cli.hostState, log });
 }
 
 async function nodePart(

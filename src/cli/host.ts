@@ -1,6 +1,5 @@
 /** `trilith host`: connects this host to volumes, and keeps it connected. */
 import { readFileSync } from "node:fs";
-import { hostname } from "node:os";
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import { type RestClient, restClient } from "../client/client.ts";
@@ -8,13 +7,13 @@ import { parseEndpointUrl } from "../client/endpoint.ts";
 import type { Volume, VolumePath } from "../client/types.ts";
 import { notifySystemd } from "../engine/main/systemd.ts";
 import { facesOf, TrilithError } from "../errors.ts";
-import { Agent } from "../host/agent.ts";
-import { ClusterClients, clusterPaths, knownPaths } from "../host/cluster-paths.ts";
+import type { Agent } from "../host/agent.ts";
+import { clusterAgent } from "../host/cluster-agent.ts";
+import { ClusterClients, knownPaths } from "../host/cluster-paths.ts";
 import { connectBlocking } from "../host/fabrics.ts";
 import type { ConnectedVolume, ConnectOptions } from "../host/host.ts";
 import { defaultHostNqn, readHostFacts } from "../host/identity.ts";
-import { linuxKernel } from "../host/kernel.ts";
-import { PathReporter } from "../host/reporter.ts";
+import { type HostKernel, linuxKernel } from "../host/kernel.ts";
 import { STATE_FILE_DEFAULT, takeKeeping } from "../host/state-file.ts";
 import { endpointText, nqnOf } from "../names.ts";
 import { makeLog } from "../ops/log.ts";
@@ -62,13 +61,14 @@ function quietLog(context: CliContext) {
   return makeLog({ format: "text", level: "error", journal: false, write: context.printError });
 }
 
-function agentFor(context: CliContext, client: RestClient, options: StateOptions): Agent {
-  return new Agent({
-    kernel: linuxKernel,
-    stateFile: options.state,
-    source: clusterPaths(new ClusterClients([client])),
-    log: quietLog(context),
-  });
+/** What a line works on. */
+interface HostSession extends Session {
+  readonly kernel: HostKernel;
+}
+
+function agentFor({ context, client, kernel }: HostSession, options: StateOptions): Agent {
+  const clients = new ClusterClients([client]);
+  return clusterAgent({ kernel, clients, stateFile: options.state, log: quietLog(context) });
 }
 
 // ---------------------------------------------------------------------------------------- connect
@@ -127,13 +127,13 @@ function isKept(stateFile: string): boolean {
   return give === null;
 }
 
-async function connect(session: Session, id: string, cli: ConnectCliOptions): Promise<void> {
-  const { context, client } = session;
-  await linuxKernel.prepare();
+async function connect(session: HostSession, id: string, cli: ConnectCliOptions): Promise<void> {
+  const { context, client, kernel } = session;
+  await kernel.prepare();
   const hostNqn = cli.hostNqn ?? defaultHostNqn(readHostFacts());
   await publishedTo(client, id, hostNqn);
   const paths = knownPaths(await servedPaths(session, id)).filter(({ isPending }) => !isPending);
-  const agent = agentFor(context, client, cli);
+  const agent = agentFor(session, cli);
   const aborter = new AbortController();
   const release = context.onInterrupt?.(() => aborter.abort());
   try {
@@ -162,7 +162,7 @@ async function connect(session: Session, id: string, cli: ConnectCliOptions): Pr
 const seconds = (least: number) => (text: string) =>
   text === "-1" && least < 0 ? -1 : countArgument(Math.max(0, least), 3_000_000)(text);
 
-function connectCommand(context: CliContext): Command {
+function connectCommand(context: CliContext, kernel: HostKernel): Command {
   return new Command("connect")
     .description(
       "Connects this host to a volume over all of its paths and prints the block device. A volume that\n" +
@@ -191,7 +191,7 @@ function connectCommand(context: CliContext): Command {
     .addOption(stateOption())
     .action(
       withSession<[string], ConnectCliOptions>(context, (session, [given], options) =>
-        connect(session, volumeId(given), options),
+        connect({ ...session, kernel }, volumeId(given), options),
       ),
     );
 }
@@ -203,7 +203,7 @@ interface DisconnectOptions extends StateOptions {
   readonly force?: true;
 }
 
-function disconnectCommand(context: CliContext): Command {
+function disconnectCommand(context: CliContext, kernel: HostKernel): Command {
   return new Command("disconnect")
     .description("Disconnects this host from a volume. Refused while something uses its device.")
     .addArgument(idArgument("volume"))
@@ -213,7 +213,7 @@ function disconnectCommand(context: CliContext): Command {
     .action(
       withSession<[string], DisconnectOptions>(context, async (session, [given], options) => {
         const id = volumeId(given);
-        const agent = agentFor(context, session.client, options);
+        const agent = agentFor({ ...session, kernel }, options);
         try {
           await agent.disconnect(id, { force: options.force === true });
         } finally {
@@ -246,7 +246,7 @@ function pathRows(volume: ConnectedVolume): readonly (readonly Cell[])[] {
 
 const listHeadings = ["VOLUME", "DEVICE", "SIZE", "PATH", "CONTROLLER", "STATE", "ANA"];
 
-function listCommand(context: CliContext): Command {
+function listCommand(context: CliContext, kernel: HostKernel): Command {
   return new Command("list")
     .description(
       "Lists the volumes that this host is connected to, and those that it is to be: a line for each\n" +
@@ -255,7 +255,7 @@ function listCommand(context: CliContext): Command {
     .addOption(stateOption())
     .action(
       withSession<[], StateOptions>(context, async (session, _args, options) => {
-        const agent = agentFor(context, session.client, options);
+        const agent = agentFor({ ...session, kernel }, options);
         const volumes = await agent.list();
         agent.close();
         printTable(session, volumes, listHeadings, volumes, pathRows);
@@ -287,19 +287,7 @@ function clientsOf(context: CliContext, cli: AgentCliOptions): ClusterClients {
 async function runAgent(context: CliContext, cli: AgentCliOptions): Promise<void> {
   const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
   const ending = endSignal(cli.stopOnStdinEnd === true);
-  const clients = clientsOf(context, cli);
-  const reporter = new PathReporter({
-    hostName: hostname(),
-    send: (report) => clients.call((client) => client.reportPaths(report)),
-    failed: (error) => log("warn", "lost paths cannot be told to the cluster", { error }),
-  });
-  const agent = new Agent({
-    kernel: linuxKernel,
-    stateFile: cli.state,
-    source: clusterPaths(clients),
-    log,
-    onPass: (volumes, view) => reporter.observe(volumes, view),
-  });
+  const agent = clusterAgent({ clients: clientsOf(context, cli), stateFile: cli.state, log });
   agent.keep();
   notifySystemd("READY=1");
   const reason = await ending;
@@ -337,12 +325,12 @@ function kernelConnectCommand(context: CliContext): Command {
 }
 
 /** The `host` verb. */
-export function hostCommand(context: CliContext): Command {
+export function hostCommand(context: CliContext, kernel: HostKernel = linuxKernel): Command {
   return new Command("host")
     .description("Connects this host to volumes, and keeps it connected.")
-    .addCommand(connectCommand(context))
-    .addCommand(disconnectCommand(context))
-    .addCommand(listCommand(context))
+    .addCommand(connectCommand(context, kernel))
+    .addCommand(disconnectCommand(context, kernel))
+    .addCommand(listCommand(context, kernel))
     .addCommand(agentCommand(context))
     .addCommand(kernelConnectCommand(context), { hidden: true });
 }
