@@ -18,7 +18,9 @@ import { idle, start } from "./cases/rest.ts";
 import { commits } from "./control/commits.ts";
 import { creates } from "./control/creates.ts";
 import { decisions } from "./control/decisions.ts";
+import { healing } from "./control/healing.ts";
 import { large } from "./control/large.ts";
+import { pauses } from "./control/pauses.ts";
 import { cpuModel, loadAverage } from "./machine.ts";
 import { type Options, readOptions, UsageError, usage } from "./options.ts";
 import { tableText } from "./rows.ts";
@@ -37,6 +39,8 @@ const groups: readonly Group[] = [
   creates,
   decisions,
   large,
+  pauses,
+  healing,
 ];
 
 function optionsOrExit(): Options {

@@ -136,6 +136,8 @@ interface Fault {
   /** Not only at night. */
   readonly isDaily?: true;
   readonly role: Role;
+  /** Nothing goes on before it is mended. */
+  readonly isTotal?: true;
   strike(node: ClusterNode): Promise<void> | void;
   mend(node: ClusterNode): Promise<void> | void;
 }
@@ -183,6 +185,34 @@ const deaf = {
   mend: unplugged.mend,
 };
 
+/** Every request to the node's disk fails; mended, its engine starts anew. */
+const diskless = {
+  strike: (node: ClusterNode) => cluster.failDisk(node, `pool-${node.name}`),
+  mend: (node: ClusterNode) => cluster.mendDisk(node, `pool-${node.name}`),
+};
+/** One node after the other, as soon as the host goes on without it. */
+const eachInTurn = {
+  async strike(node: ClusterNode) {
+    for (const other of others(node)) {
+      await other.kill();
+      await other.start();
+      await everythingIsWell();
+    }
+    await node.kill();
+  },
+  mend: (node: ClusterNode) => node.start(),
+};
+/** The power of the rack fails; nodes come back in another order. */
+const together = {
+  async strike() {
+    await Promise.all(cluster.nodes.map((node) => node.kill()));
+  },
+  async mend() {
+    for (const node of cluster.nodes.toReversed()) node.spawn();
+    await cluster.isWhole();
+  },
+};
+
 const faults: readonly Fault[] = [
   { name: "kill -9 of the target's node", role: "target", ...killed },
   { name: "SIGSTOP of a replica's node", role: "replica", isDaily: true, ...stopped },
@@ -199,6 +229,10 @@ const faults: readonly Fault[] = [
   { name: "the target's node hears no other node", role: "target", ...deaf },
   { name: "SIGSTOP of the leader", role: "leader", ...stopped },
   { name: "link down of a replica's node", role: "replica", ...unplugged },
+  { name: "the disk of the target's node fails", role: "target", ...diskless },
+  { name: "the disk of a replica's node fails", role: "replica", ...diskless },
+  { name: "kill -9 of all nodes in turn, the target's last", role: "target", ...eachInTurn },
+  { name: "kill -9 of all nodes at once", role: "target", isTotal: true, ...together },
 ];
 
 async function nodeOf(role: Role): Promise<ClusterNode> {
@@ -213,7 +247,7 @@ async function suffer(fault: Fault, ledger: Ledger): Promise<void> {
   const node = await nodeOf(fault.role);
   const startedMs = performance.now();
   await fault.strike(node);
-  await ledger.progresses(RECORDS);
+  if (fault.isTotal !== true) await ledger.progresses(RECORDS);
   const onMs = performance.now();
   await fault.mend(node);
   await everythingIsWell();

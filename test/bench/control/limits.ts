@@ -37,3 +37,17 @@ export const CREATE_POOL_BYTES = 64 * 2 ** 30;
 
 /** Time for a cluster to be whole. */
 export const CLUSTER_TIMEOUT_MS = 60_000;
+
+/** Times that each fault strikes whose pause is measured; the median counts. */
+export const PAUSE_ROUNDS = 3;
+export const PAUSE_VOLUME_BYTES = 96 << 20;
+export const PAUSE_POOL_BYTES = 256 << 20;
+/** Writes that have to be acknowledged before and after a fault. */
+export const PAUSE_WRITES = 200;
+
+/** The volume whose copies are made anew, and what is written while one of them is away. */
+export const HEAL_VOLUME_BYTES = 1 << 30;
+export const HEAL_POOL_BYTES = 2 * 2 ** 30;
+export const HEAL_WRITTEN_BYTES = 32 << 20;
+/** How long a load is measured without a rebuild, and at most beside one. */
+export const HEAL_IDLE_SECONDS = 5;
