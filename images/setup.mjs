@@ -60,7 +60,11 @@ const packages = {
       file: ["/usr/bin/qemu-system-x86_64"],
       for: "a Linux host to serve",
     },
-    { name: "iproute2", file: ["/sbin/ip", "/usr/sbin/ip", "/usr/bin/ip"], for: "networks to break" },
+    {
+      name: "iproute2",
+      file: ["/sbin/ip", "/usr/sbin/ip", "/usr/bin/ip"],
+      for: "networks to break",
+    },
     { name: "qemu-utils", file: ["/usr/bin/qemu-img"], for: "an NBD client" },
     { name: "libnbd-bin", file: ["/usr/bin/nbdcopy"], for: "an NBD client" },
     { name: "nbdkit", file: ["/usr/sbin/nbdkit", "/usr/bin/nbdkit"], for: "an NBD peer" },
