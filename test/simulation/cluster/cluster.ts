@@ -243,7 +243,7 @@ export class Cluster {
    */
   isSettled(): boolean {
     const { machines, network } = this;
-    const isDiskWell = machines.every(({ disk }) => disk.failure === 0 && !disk.isGone);
+    const isDiskWell = machines.every(({ disk }) => disk.isWell);
     if (!isDiskWell || this.blankDisks.size > 0) return false;
     const isAllThere = machines.every(
       ({ isOn, engine }) => isOn && engine !== null && !engine.process.isPaused,

@@ -107,6 +107,11 @@ export class Disk {
     this.bytes = bytes;
   }
 
+  /** Everything on it can be read. */
+  get isWell(): boolean {
+    return this.failure === IoStatus.OK && !this.isGone && this.badSectors.size === 0;
+  }
+
   /** Opens it for an engine; `InUse`, `NotFound`. */
   open(reactor: Reactor, process: Process, uri: string): Bdev {
     if (this.isGone) throw new TrilithError("NotFound", `${uri}: no such file`);

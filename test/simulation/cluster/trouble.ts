@@ -1,8 +1,8 @@
 /**
  * Troubles of a simulated cluster, at random, and the rule that keeps every run recoverable (the atlas): what
- * takes data away (a power loss: what no flush has covered) strikes only while every replica of every volume
- * has all that was acknowledged, and until that is so again nothing keeps the other replicas away. Everything
- * else may strike at any time, and everything ends after a while.
+ * takes data away or out of reach for good (a power loss: what no flush has covered; a disk) strikes only
+ * while every replica of every volume has all that was acknowledged and can be read, and until that is so
+ * again nothing keeps the other replicas away. Everything else may strike at any time; everything ends.
  */
 
 import { IoStatus } from "../../../src/errors.ts";
@@ -142,6 +142,8 @@ function powerCut(cluster: Cluster): void {
 
 function failDisk(cluster: Cluster, { disk }: Machine): void {
   const { world } = cluster;
+  if (cluster.options.replicas < 2 || !cluster.isSettled()) return;
+  cluster.isLacking = true;
   world.note(`${disk.name}: fails`);
   disk.failure = IoStatus.DEVICE_IO;
   later(cluster, world.random.next() * 15_000, () => {
@@ -162,7 +164,7 @@ function pullDisk(cluster: Cluster, { disk }: Machine): void {
 }
 
 function spoilSector(cluster: Cluster, { disk }: Machine): void {
-  if (cluster.options.replicas < 2 || !cluster.isSettled() || disk.badSectors.size > 0) return;
+  if (cluster.options.replicas < 2 || !cluster.isSettled()) return;
   cluster.isLacking = true;
   disk.spoilSector();
   cluster.world.note(`${disk.name}: sector ${[...disk.badSectors]} cannot be read`);
