@@ -116,6 +116,13 @@ function mayBegin(p: Planning, volume: VolumeRecord): boolean {
   return p.scrubsToBegin.has(volume.uuid);
 }
 
+/** It runs, or may at any moment. One that has to wait for replicas or hosts keeps nobody waiting. */
+function takesPlace(p: Planning, volume: VolumeRecord): boolean {
+  if (volume.target === null || keptScrub(p.stored, volume.uuid)?.state !== "Running") return false;
+  const nexus = servingNexus(p, volume);
+  return nexus === undefined || isComparable(nexus);
+}
+
 function chosen(p: Planning): ReadonlySet<string> {
   const { maxScrubs, maxScrubsPerNode, scrubIntervalMs } = p.state.settings;
   const perNode = new Map<string, number>();
@@ -123,10 +130,10 @@ function chosen(p: Planning): ReadonlySet<string> {
   for (const key of p.stored.settings.keys()) {
     const uuid = volumeOfScrubKey(key);
     const volume = uuid === undefined ? undefined : p.stored.volumes.get(uuid);
-    if (volume === undefined || keptScrub(p.stored, volume.uuid)?.state !== "Running") continue;
+    if (volume === undefined || !takesPlace(p, volume)) continue;
     running++;
-    const nodeId = volume.target?.nodeId;
-    if (nodeId !== undefined) perNode.set(nodeId, (perNode.get(nodeId) ?? 0) + 1);
+    const { nodeId } = volume.target!;
+    perNode.set(nodeId, (perNode.get(nodeId) ?? 0) + 1);
   }
   const due: { readonly volume: VolumeRecord; readonly dueMs: number }[] = [];
   for (const volume of p.stored.volumes.values()) {

@@ -1,17 +1,19 @@
 import { beforeEach, describe, expect, test } from "bun:test";
 import type { ClusterState, EngineNexus } from "../../../../src/control/cluster-state.ts";
+import { publishVolume } from "../../../../src/control/planner/decide/publish.ts";
 import {
   acknowledgeScrub,
   startScrub,
   stopScrub,
 } from "../../../../src/control/planner/decide/scrubs.ts";
+import { createVolume } from "../../../../src/control/planner/decide/volumes.ts";
 import type { Step, Work } from "../../../../src/control/planner/plan.ts";
 import { plan, planFor } from "../../../../src/control/planner/reconcile/index.ts";
 import { isWithin } from "../../../../src/control/planner/reconcile/scrubs.ts";
 import { keptScrub, type VolumeScrub } from "../../../../src/control/planner/scrub-record.ts";
 import type { TrilithError } from "../../../../src/errors.ts";
 import { furnishedCluster, ids } from "../../../support/api/furnished-cluster.ts";
-import { GiB, type PlannedCluster } from "../../../support/planned-cluster.ts";
+import { GiB, PlannedCluster } from "../../../support/planned-cluster.ts";
 
 type EngineScrub = NonNullable<EngineNexus["scrub"]>;
 
@@ -301,6 +303,80 @@ describe("the schedule", () => {
     expect(next()).toBeNull();
     cluster.nowMs += 16 * 60 * 60_000;
     expect(call().method).toBe("resumeScrub");
+  });
+});
+
+describe("several that are due", () => {
+  /** Volumes by the node that serves them, made so many days ago; all are well. */
+  function withVolumes(wanted: readonly (readonly [node: string, days: number])[]): string[] {
+    cluster = PlannedCluster.ofNodes(3);
+    for (const id of cluster.stored.pools.keys()) {
+      cluster.edit("pools", id, { uuid: `uuid-of-${id}` });
+    }
+    cluster.settings = { ...cluster.settings, scrubIntervalMs: DAY_MS };
+    return wanted.map(([nodeId, days], i) => {
+      const uuid = `00000000-0000-4000-9000-0000000001${String(i).padStart(2, "0")}`;
+      const request = { uuid, sizeBytes: GiB, replicaCount: 3, thin: true, selfHeal: true };
+      const rest = { topology: null, labels: {}, affinityGroup: null, maxSnapshots: null };
+      cluster.run((given, uuids) => createVolume(given, { ...request, ...rest }, uuids));
+      cluster.carryOut();
+      const how = { reuseExisting: false, republish: false, frontendNode: null };
+      cluster.run((given, uuids) =>
+        publishVolume(given, { uuid, nodeId, publishContext: {}, ...how }, uuids),
+      );
+      cluster.carryOut();
+      cluster.edit("volumes", uuid, { createdAtMs: cluster.nowMs - days * DAY_MS });
+      return uuid;
+    });
+  }
+
+  /** The cluster, with engines that know scrubs and run none. */
+  function known(): ClusterState {
+    const given = cluster.state();
+    const observed = new Map(
+      [...given.observed].map(([id, node]) => {
+        const nexuses = [...node.nexuses].map(
+          ([uuid, nexus]) => [uuid, { ...nexus, scrub: null }] as const,
+        );
+        return [id, { ...node, nexuses: new Map(nexuses) }] as const;
+      }),
+    );
+    return { ...given, observed };
+  }
+
+  /** Volumes whose scrub would be begun now, by what is to be done next. */
+  const begun = (): string[] =>
+    plan(known())
+      .works.filter(({ steps }) => steps[0]?.reason === "its last scrub is long ago")
+      .map((work) => work.subject.slice("scrub/".length));
+
+  test("one at a time on a node, so many in the cluster, the oldest first", () => {
+    const [young, old, other, third] = withVolumes([
+      ["node-1", 2],
+      ["node-1", 9],
+      ["node-2", 5],
+      ["node-3", 3],
+    ]);
+    expect(begun().sort()).toEqual([old!, other!, third!].sort());
+    cluster.settings = { ...cluster.settings, maxScrubs: 2 };
+    expect(begun().sort()).toEqual([old!, other!].sort());
+    cluster.settings = { ...cluster.settings, maxScrubs: 4, maxScrubsPerNode: 2 };
+    expect(begun()).toHaveLength(4);
+    // Those that run count, also those on request.
+    cluster.settings = { ...cluster.settings, maxScrubs: 2, maxScrubsPerNode: 1 };
+    const request = { isAnew: false, isRepairing: true };
+    const served = cluster.stored.volumes.get(young!)!.target?.nexusUuid;
+    cluster.run((_state, uuids) => startScrub(known(), young!, request, uuids));
+    expect(begun()).toEqual([other!]);
+    // One whose volume is not served any more takes nobody's place.
+    cluster.edit("volumes", young!, { target: null });
+    expect(begun().sort()).toEqual([old!, other!].sort());
+    cluster.edit("volumes", young!, {
+      target: { ...cluster.stored.volumes.get(old!)!.target!, nexusUuid: served! },
+    });
+    // Planned by itself a volume comes to the same.
+    expect(planFor(known(), `scrub/${old}`).work).toBeNull();
+    expect(planFor(known(), `scrub/${other}`).work).not.toBeNull();
   });
 });
 
