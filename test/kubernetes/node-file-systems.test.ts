@@ -21,6 +21,7 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -38,6 +39,7 @@ import { mountsAt, parseMountinfo } from "../../src/host/mountinfo.ts";
 import { canMakeLoopDevices } from "../support/loop-device.ts";
 import { type LoopHost, loopHost } from "../support/loop-host.ts";
 import { kubelet } from "../support/node-calls.ts";
+import { withSeed } from "../support/random.ts";
 
 const MIB = 1 << 20;
 const VOLUME_BYTES = 320 * MIB;
@@ -515,6 +517,77 @@ describe.if(canMakeLoopDevices)("the node service", () => {
     expect(error.message).toContain("no-such-option");
     expect(error.remedy).toContain("mountOptions");
     expect(await a.host.list()).toEqual([]);
+  });
+});
+
+describe.if(canMakeLoopDevices)("calls in any order", () => {
+  const CALLS = 1_000;
+
+  test("repeated, reordered, given up and cut off at any command, they lose and leave nothing", async () => {
+    await withSeed(import.meta.path, async (random) => {
+      const uses = [{ fsType: "ext4" }, { fsType: "xfs" }, { block: true }];
+      const volumes = uses.map((use) => ({ uuid: newVolume(), use, written: new Set<string>() }));
+      const a = new Machine("a");
+      const staging = (uuid: string) => join(folder, "a", uuid, "globalmount");
+      const target = (uuid: string) => join(folder, "a", uuid, "pod");
+      /** What is called, by a kubelet whose driver may be cut off. */
+      const act = (
+        calls: ReturnType<Machine["kubelet"]>,
+        { uuid, use }: (typeof volumes)[number],
+      ) => [
+        () => calls.stage(uuid, staging(uuid), use),
+        () => calls.publish(uuid, staging(uuid), target(uuid), use),
+        () => calls.unpublish(uuid, target(uuid)),
+        () => calls.unstage(uuid, staging(uuid)),
+      ];
+      /** After so many commands the caller gives up, or the driver dies right after the command. */
+      const cutAt = (at: number, dies: boolean): [RunCommand, AbortSignal] => {
+        const caller = new AbortController();
+        let count = 0;
+        const run: RunCommand = async (command, options) => {
+          const isIt = count++ === at;
+          if (isIt && !dies) caller.abort();
+          const result = await runCommand(command, options);
+          if (isIt && dies) throw new TrilithError("Aborted", "the driver has died", "start it");
+          return result;
+        };
+        return [run, caller.signal];
+      };
+      for (let round = 0; round < CALLS; round++) {
+        const volume = random.pick(volumes);
+        const cut = random.chance(0.5) ? cutAt(random.below(5), random.chance(0.5)) : null;
+        const calls = cut === null ? a.kubelet() : a.kubelet(...cut);
+        const which = random.below(4);
+        const outcome = await act(calls, volume)[which]!().catch((error: unknown) => error);
+        if (outcome instanceof Error) {
+          const { code } = outcome as TrilithError;
+          // Cut off, or not possible in this order.
+          expect(["Aborted", "InUse", "FailedPrecondition"]).toContain(code);
+          continue;
+        }
+        const path = target(volume.uuid);
+        if (which !== 1 || volume.use.fsType === undefined) continue;
+        for (const name of volume.written) expect(existsSync(join(path, name))).toBe(true);
+        writeFileSync(join(path, `round-${round}`), "");
+        volume.written.add(`round-${round}`);
+      }
+      for (const volume of volumes) {
+        const [stage, publish, unpublish, unstage] = act(a.kubelet(), volume);
+        // Whatever is there, it can be taken away, and used again.
+        await unpublish!();
+        await unstage!();
+        await stage!();
+        await publish!();
+        const path = target(volume.uuid);
+        for (const name of volume.written) expect(existsSync(join(path, name))).toBe(true);
+        await unpublish!();
+        await unstage!();
+      }
+      expect(await a.host.list()).toEqual([]);
+      const left = parseMountinfo(readFileSync("/proc/self/mountinfo", "utf8"));
+      expect(left.filter(({ path }) => path.startsWith(folder))).toEqual([]);
+      expect(readdirSync(join(folder, "a", "records"))).toEqual([]);
+    });
   });
 });
 
