@@ -4,6 +4,11 @@
  * else: no shell, no package manager.
  *
  *   bun images/oci.ts        (after images/build.ts; `npm run image` does both)
+ *   bun images/oci.ts --node
+ *
+ * With `--node` the programs that make, check and grow file systems come along, from the Debian packages
+ * of this machine: `dist/trilith-node-oci.tar`, for nodes of Kubernetes without the appliance (the
+ * DaemonSet of `trilith kubernetes manifest --daemonset`).
  *
  * Load it with `podman load -i`, `skopeo copy oci-archive:...` or `buildah pull oci-archive:...`.
  * To run it: the container must be allowed io_uring (most default seccomp profiles forbid it), and
@@ -16,6 +21,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   realpathSync,
   renameSync,
   rmSync,
@@ -28,7 +34,20 @@ import { basename, dirname, join } from "node:path";
 import { commitDate, commitOf, root, version } from "./source.ts";
 
 const executable = join(root, "dist/trilith");
-const archive = join(root, "dist/trilith-oci.tar");
+const isNode = process.argv.includes("--node");
+const archiveName = isNode ? "trilith-node-oci.tar" : "trilith-oci.tar";
+const archive = join(root, "dist", archiveName);
+
+/** What the node service runs (src/csi/node/command.ts), and what those programs run, by package. */
+const nodePrograms: Readonly<Record<string, readonly string[]>> = {
+  "util-linux": ["blkid", "blockdev", "fsfreeze"],
+  mount: ["mount", "umount"],
+  e2fsprogs: ["mkfs.ext4", "e2fsck", "resize2fs", "tune2fs"],
+  // xfs_admin is a script, which runs xfs_db.
+  xfsprogs: ["mkfs.xfs", "xfs_growfs", "xfs_io", "xfs_admin", "xfs_db", "xfs_repair"],
+  "btrfs-progs": ["mkfs.btrfs", "btrfs", "btrfstune"],
+  dash: ["sh"],
+};
 
 /** NVMe/TCP, discovery, engine RPC, metrics, HTTP API. */
 const ports = [8420, 8009, 10124, 9502, 8081];
@@ -41,10 +60,35 @@ function run(command: string, ...args: string[]): string {
   throw new Error(`${command} ${args.join(" ")}: ${why}`);
 }
 
-/** Shared libraries that the executable is linked with, and the loader, as real files. */
-function neededLibraries(): string[] {
-  const paths = [...run("ldd", executable).matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path!);
-  return paths.filter((path) => path !== executable);
+/** Shared libraries that a program is linked with, and the loader, as real files. */
+function neededLibraries(program: string): string[] {
+  const paths = [...run("ldd", program).matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path!);
+  return paths.filter((path) => path !== program);
+}
+
+/** Copies a program and what it is linked with. */
+function addProgram(target: string, program: string, name: string): void {
+  const isScript = readFileSync(program).subarray(0, 2).toString() === "#!";
+  for (const path of isScript ? [] : neededLibraries(program)) {
+    const place = join(target, path);
+    mkdirSync(dirname(place), { recursive: true });
+    copyFileSync(realpathSync(path), place);
+  }
+  copyFileSync(realpathSync(program), join(target, "usr/bin", name));
+}
+
+/** The programs of the node service. Throws for those that this machine does not have. */
+function addNodePrograms(target: string): void {
+  const places = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+  const missing = new Set<string>();
+  for (const [name, programs] of Object.entries(nodePrograms)) {
+    for (const program of programs) {
+      const found = places.map((place) => join(place, program)).find((path) => existsSync(path));
+      if (found === undefined) missing.add(name);
+      else addProgram(target, found, program);
+    }
+  }
+  if (missing.size > 0) throw new Error(`apt-get install ${[...missing].join(" ")}, then again`);
 }
 
 /** Fills the root file system of the image. */
@@ -55,19 +99,16 @@ function fillRoot(target: string): void {
   mkdirSync(join(target, "tmp"), { mode: 0o1777 });
   mkdirSync(join(target, STATE_FOLDER), { recursive: true, mode: 0o750 });
   for (const link of ["bin", "lib", "lib64"]) symlinkSync(`usr/${link}`, join(target, link));
-  for (const path of neededLibraries()) {
-    const place = join(target, path);
-    mkdirSync(dirname(place), { recursive: true });
-    copyFileSync(realpathSync(path), place);
-  }
-  copyFileSync(executable, join(target, "usr/bin/trilith"));
+  addProgram(target, executable, "trilith");
+  if (isNode) addNodePrograms(target);
   writeFileSync(join(target, "etc/passwd"), `root:x:0:0:root:${STATE_FOLDER}:/sbin/nologin\n`);
   writeFileSync(join(target, "etc/group"), "root:x:0:\n");
   writeFileSync(join(target, "etc/nsswitch.conf"), "hosts: files dns\n");
   const licences = join(target, "usr/share/doc");
   mkdirSync(join(licences, "trilith"), { recursive: true });
   copyFileSync(join(root, "LICENSE"), join(licences, "trilith/LICENSE"));
-  for (const name of ["libc6", "liburing2", "libisal2"]) {
+  const packages = ["libc6", "liburing2", "libisal2", ...(isNode ? Object.keys(nodePrograms) : [])];
+  for (const name of packages) {
     const copyright = `/usr/share/doc/${name}/copyright`;
     if (!existsSync(copyright)) continue;
     mkdirSync(join(licences, name));
@@ -87,7 +128,7 @@ function settings(): string[] {
   };
   return [
     "--config.entrypoint=/usr/bin/trilith",
-    "--config.cmd=engine",
+    ...(isNode ? ["--config.cmd=csi", "--config.cmd=--node"] : ["--config.cmd=engine"]),
     `--config.workingdir=${STATE_FOLDER}`,
     `--config.volume=${STATE_FOLDER}`,
     ...ports.map((port) => `--config.exposedports=${port}/tcp`),
@@ -131,4 +172,4 @@ try {
   rmSync(folder, { recursive: true });
 }
 const megabytes = (statSync(archive).size / 1e6).toFixed(0);
-console.log(`image: dist/trilith-oci.tar, ${megabytes} MB, trilith ${version}, linux/amd64`);
+console.log(`image: dist/${archiveName}, ${megabytes} MB, trilith ${version}, linux/amd64`);

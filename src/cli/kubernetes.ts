@@ -88,7 +88,7 @@ function daemonSetOf(options: ManifestCliOptions): ManifestOptions["daemonSet"] 
     throw new TrilithError("InvalidArgument", `--rest "${rest}" is no http(s) URL`);
   }
   return {
-    image: options.image ?? `trilith:${buildInfo.version}`,
+    image: options.image ?? `trilith-node:${buildInfo.version}`,
     rest,
     secret: options.tokenSecret ?? null,
   };
@@ -176,7 +176,10 @@ function manifestCommand(context: CliContext): Command {
       METRICS_PORT_DEFAULT,
     )
     .option("--daemonset", "the node service as pods, on nodes without the appliance")
-    .option("--image <image>", "image of this executable, for --daemonset")
+    .option(
+      "--image <image>",
+      "image of this executable with what makes file systems (images/oci.ts --node), for --daemonset",
+    )
     .option("--rest <url>", "where the HTTP API is, for --daemonset")
     .option("--token-secret <name>", "secret with token and ca.crt of the API, for --daemonset")
     .addOption(

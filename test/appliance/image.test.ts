@@ -42,4 +42,26 @@ describe("the container image", () => {
     expect(ran.stderr).toBe("");
     expect(ran.stdout).toBe(runCommand([executablePath(), "version"]).stdout);
   });
+
+  test.skipIf(!canChangeRoot)("for nodes of Kubernetes has what makes file systems, too", () => {
+    const built = runCommand(["bun", "images/oci.ts", "--node"]);
+    expect(built.stderr).toBe("");
+    expect(built.status).toBe(0);
+    const place = folder();
+    const archive = join(projectRoot, "dist/trilith-node-oci.tar");
+    expect(runCommand(["tar", "-xf", archive, "-C", place]).status).toBe(0);
+    const index = JSON.parse(readFileSync(join(place, "index.json"), "utf8"));
+    const tag: string = index.manifests[0].annotations["org.opencontainers.image.ref.name"];
+    const bundle = join(place, "bundle");
+    expect(runCommand(["umoci", "unpack", `--image=${place}:${tag}`, bundle]).status).toBe(0);
+    const configuration = JSON.parse(
+      readFileSync(join(bundle, "config.json"), "utf8"),
+    ) as Configuration;
+    expect(configuration.process.args).toEqual(["/usr/bin/trilith", "csi", "--node"]);
+    const rootfs = join(bundle, "rootfs");
+    for (const program of ["mkfs.ext4", "mkfs.xfs", "xfs_admin", "blkid", "mount"]) {
+      const ran = runInRoot(rootfs, `/usr/bin/${program}`, "-V");
+      expect(`${program} ${ran.status} ${ran.stdout}${ran.stderr}`).toMatch(/ 0 .*\d\.\d/);
+    }
+  });
 });

@@ -7,6 +7,8 @@ import { CONTROLLER } from "./rights.ts";
 const NODE = "trilith-csi-node";
 /** Where the sidecars see the folder of the appliance's socket. */
 const SOCKET_FOLDER = "/csi";
+/** Where a host keeps what it is to be connected to, with the appliance and without. */
+const STATE_FOLDER = "/var/lib/trilith";
 /** As long as a volume may take to be made, with replicas on several nodes. */
 const CALL_TIMEOUT = "60s";
 
@@ -152,6 +154,8 @@ function nodeContainer(options: ManifestOptions, { image, rest, secret }: Daemon
     securityContext: { privileged: true },
     volumeMounts: [
       { name: "kubelet", mountPath: kubeletDir, mountPropagation: "Bidirectional" },
+      // What this host is connected to outlives the pod.
+      { name: "state", mountPath: STATE_FOLDER },
       { name: "dev", mountPath: "/dev" },
       { name: "sys", mountPath: "/sys" },
       { name: "modules", mountPath: "/lib/modules", readOnly: true },
@@ -201,6 +205,7 @@ export function nodeDaemonSet(options: ManifestOptions, wanted: DaemonSetOptions
           containers: [nodeContainer(options, wanted)],
           volumes: [
             hostPath("kubelet", options.kubeletDir),
+            { name: "state", hostPath: { path: STATE_FOLDER, type: "DirectoryOrCreate" } },
             hostPath("dev", "/dev"),
             hostPath("sys", "/sys"),
             hostPath("modules", "/lib/modules"),
