@@ -213,13 +213,15 @@ export class Agent implements HostAgent {
   // ------------------------------------------------------------------------------------- a pass
 
   #watch(): void {
+    if (this.#closed) return;
     try {
       const watch = this.#options.kernel.watch(() => this.#wake(0));
       this.#stopWatching = watch.stop;
       void watch.ended.then(() => {
         if (this.#closed) return;
         this.#wake(0);
-        this.#watch();
+        // Not at once: one that ends as soon as it begins is not to keep the agent busy.
+        setTimeout(() => this.#watch(), POLL_MS);
       });
     } catch (error) {
       this.#options.log("warn", "the kernel's events cannot be had: it is asked every second", {

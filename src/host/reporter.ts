@@ -25,6 +25,8 @@ export interface ReporterOptions {
   readonly hostName: string;
   readonly send: (report: PathReportBody) => Promise<void>;
   readonly failed: (error: unknown) => void;
+  /** Milliseconds by a clock that never jumps. Default: that of the process. */
+  readonly nowMs?: () => number;
 }
 
 /** What was last told of one host NQN. */
@@ -43,6 +45,10 @@ export class PathReporter {
     this.#options = options;
   }
 
+  get #nowMs(): number {
+    return this.#options.nowMs?.() ?? performance.now();
+  }
+
   /** To be called whenever something may have changed, and every few seconds. */
   observe(volumes: readonly DesiredVolume[], view: KernelView): void {
     const nqns = new Set(volumes.map(({ wanted }) => wanted.hostNqn));
@@ -56,14 +62,14 @@ export class PathReporter {
     const text = JSON.stringify(volumes);
     const told = this.#told.get(host);
     if (told?.isSending === true || (told === undefined && volumes.length === 0)) return;
-    const ageMs = told === undefined ? Number.POSITIVE_INFINITY : performance.now() - told.atMs;
+    const ageMs = told === undefined ? Number.POSITIVE_INFINITY : this.#nowMs - told.atMs;
     if (told?.text === text && ageMs < REPORT_AGAIN_MS) return;
     if (told?.text !== text && ageMs < REPORT_RETRY_MS) return;
     void this.#send(host, volumes, text);
   }
 
   async #send(host: string, volumes: readonly ReportedVolume[], text: string): Promise<void> {
-    const told: Told = { text, atMs: performance.now(), isSending: true };
+    const told: Told = { text, atMs: this.#nowMs, isSending: true };
     this.#told.set(host, told);
     try {
       await this.#options.send({ host, name: this.#options.hostName, volumes });
