@@ -1,15 +1,19 @@
 /** `trilith engine`: the engine process alone, as its systemd unit runs it. */
 import { Command, Option } from "commander";
 import { findDataDir } from "../control/membership/data-dir.ts";
-import { startEngine } from "../engine/engine.ts";
+import { type Engine, startEngine } from "../engine/engine.ts";
 import { notifySystemd, watchdogMs } from "../engine/main/systemd.ts";
+import { askForVacation } from "../engine/recorder.ts";
 import { engineSettings } from "../engine/settings.ts";
 import { facesOf } from "../errors.ts";
-import { makeLog } from "../ops/log.ts";
+import { type Log, makeLog } from "../ops/log.ts";
 import { followMembership } from "./engine-membership.ts";
 import { addEngineOptions, type EngineCliOptions, engineOptionsOf } from "./engine-options.ts";
 import { dataDirOf } from "./node-options.ts";
 import { endSignal } from "./process-end.ts";
+
+/** So long an engine that stops waits for its targets to leave; its unit waits longer for it. */
+const VACATION_MS = 15_000;
 
 interface EngineVerbOptions extends EngineCliOptions {
   readonly member?: true;
@@ -61,6 +65,8 @@ async function run(cli: EngineVerbOptions): Promise<void> {
   notifySystemd("STOPPING=1");
   endWatchdog();
   membership?.stop();
+  // Hosts go on elsewhere before anything here ends.
+  if (membership !== undefined) await leave(engine, settings.recorder, log);
   // Whatever hangs or fails here, the process ends: its unit starts it again, and everything that
   // was acknowledged is on the disks.
   try {
@@ -70,6 +76,18 @@ async function run(cli: EngineVerbOptions): Promise<void> {
   } catch (error) {
     log("error", "the engine did not stop in order", { error });
     process.exit(facesOf("Internal").exit);
+  }
+}
+
+/** Has the engine's targets moved to other nodes, if there is anybody to do it. */
+async function leave(engine: Engine, recorder: string | null, log: Log): Promise<void> {
+  if (recorder === null) return;
+  try {
+    const isVacant = await askForVacation(recorder, engine.instanceUuid, VACATION_MS);
+    if (!isVacant) log("warn", "the engine stops although it serves volumes still");
+  } catch (error) {
+    // As after a crash: hosts wait for the engine, or for others to take over.
+    log("warn", "the engine's targets were not moved before it stops", { error });
   }
 }
 

@@ -41,6 +41,8 @@ export interface Engine {
   serveTls(tls: NonNullable<EngineSettings["rpcTls"]>): Promise<void>;
   /** Reads the certificate files again. Throws what reading them throws; the old ones stay in use. */
   reload(): void;
+  /** This process, as the RPC names it. */
+  readonly instanceUuid: string;
   /** Ends everything in order: connections, nexuses, pools, reactors. */
   stop(): Promise<void>;
 }
@@ -190,6 +192,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     fields: {},
   });
   return {
+    instanceUuid,
     rpcUrls: [...servers.map(urlOf), ...tlsServers.map(({ url }) => url)],
     serveTls,
     reload() {

@@ -13,6 +13,7 @@ import {
   type RecorderHandlers,
   recorderContract,
   type VolumeRecord,
+  vacationContract,
 } from "./rpc/records.ts";
 
 /** A recorder that can also be read. */
@@ -152,6 +153,20 @@ export function openHttpRecorder(baseUrl: string, timeoutMs: number): Recorder {
     },
     close: () => {},
   };
+}
+
+/**
+ * Asks the control process behind a recorder's base URL to move the targets of this engine, which is
+ * about to stop. Resolves with false when some that could leave have not by then. Rejects when there is
+ * nobody to ask.
+ */
+export async function askForVacation(
+  baseUrl: string,
+  instanceUuid: string,
+  timeoutMs: number,
+): Promise<boolean> {
+  const client = httpClient(vacationContract, baseUrl, { timeoutMs: timeoutMs + 2_000 });
+  return (await client.vacate({ instanceUuid, timeoutMs })).isVacant;
 }
 
 /** The recorder's API over a recorder. */

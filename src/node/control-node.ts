@@ -44,6 +44,7 @@ import { type Core, memberVersions, openCore } from "./core.ts";
 import { type Decisions, openDecisions } from "./decisions.ts";
 import { type KubernetesOptions, keepKubernetes } from "./kubernetes.ts";
 import { Stack } from "./stack.ts";
+import { vacate } from "./vacation.ts";
 
 export interface Endpoint {
   readonly address: string;
@@ -117,7 +118,13 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
   );
   keepCertificates(options, core, { peers, served, decisions }, parts);
   const records: RecorderServer = parts.add(
-    serveRecorder(recorder, options.recorder, log),
+    serveRecorder(recorder, options.recorder, log, {
+      vacate: async ({ instanceUuid, timeoutMs }) => {
+        const { nodeId } = identity;
+        const at = { nodeId, view: () => store.view(), api, log };
+        return { isVacant: await vacate(at, instanceUuid, timeoutMs) };
+      },
+    }),
     (open) => open.stop(),
   );
   const metrics = serveMetricsOf(options, core, decisions, instruments, parts);

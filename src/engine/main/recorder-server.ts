@@ -3,7 +3,7 @@ import { TrilithError } from "../../errors.ts";
 import { endpointText } from "../../names.ts";
 import type { Log } from "../../ops/log.ts";
 import { type Recorder, recorderHandlers } from "../recorder.ts";
-import { recorderContract } from "../rpc/records.ts";
+import { recorderContract, type VacationHandlers, vacationContract } from "../rpc/records.ts";
 import { contractApp } from "../rpc.ts";
 
 export interface RecorderServer {
@@ -11,16 +11,22 @@ export interface RecorderServer {
   stop(): Promise<void>;
 }
 
-/** Serves `recorder`. `InUse` when the address is taken. */
+/** Serves `recorder`, and `vacation` to the node's engine when it stops. `InUse`: the address is taken. */
 export function serveRecorder(
   recorder: Recorder,
   at: { readonly address: string; readonly port: number },
   log: Log,
+  vacation?: VacationHandlers,
 ): RecorderServer {
-  const app = contractApp(recorderContract, recorderHandlers(recorder), log);
+  const records = contractApp(recorderContract, recorderHandlers(recorder), log);
+  const leaving = vacation === undefined ? null : contractApp(vacationContract, vacation, log);
+  const fetch = (request: Request) => {
+    const isLeaving = new URL(request.url).pathname === vacationContract.vacate.path;
+    return (isLeaving && leaving !== null ? leaving : records).fetch(request);
+  };
   let server: ReturnType<typeof Bun.serve>;
   try {
-    server = Bun.serve({ hostname: at.address, port: at.port, fetch: app.fetch });
+    server = Bun.serve({ hostname: at.address, port: at.port, fetch, idleTimeout: 0 });
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
     throw new TrilithError(

@@ -48,6 +48,26 @@ export const recordRoutes = routes({
   },
 });
 
+/** Longest time that an engine waits for its targets to leave before it stops. */
+export const VACATION_MS_MAX = 60_000;
+
+/** What an engine asks of the control process of its node besides recording. */
+export const vacationContract = routes({
+  vacate: {
+    method: "POST",
+    path: "/v1/vacation",
+    summary: "Has the targets of an engine that is about to stop moved to other nodes",
+    body: v.strictObject({
+      /** The process that stops. */
+      instanceUuid: Uuid,
+      timeoutMs: v.pipe(Count, v.maxValue(VACATION_MS_MAX)),
+    }),
+    /** Nothing is left that could have left. */
+    result: v.object({ isVacant: v.boolean() }),
+  },
+});
+export type VacationHandlers = Handlers<typeof vacationContract>;
+
 /** The recorder's own API: reading, and writing by the nexuses of other engines. */
 export const recorderContract = {
   ...recordRoutes,
