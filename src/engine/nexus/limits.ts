@@ -20,6 +20,16 @@ export const SEGMENT_BYTES_MIN = 64 << 10;
 export const SEGMENT_BYTES_MAX = 1 << 20;
 /** Segments under way at once in one rebuild. */
 export const SEGMENTS_PARALLEL = 4;
+/**
+ * A rebuild works less when requests of hosts take longer than so many times what they took before it,
+ * and more when they take less than the second number.
+ */
+export const PACE_FACTOR_MAX = 2;
+export const PACE_FACTOR_CALM = 1.5;
+/** How often that is looked at, over how many requests at least, and the least it works. */
+export const PACE_INTERVAL_MS = 100;
+export const PACE_OPS_MIN = 10;
+export const PACE_SHARE_MIN = 0.02;
 /** Finished rebuilds remembered per nexus; the oldest is forgotten. */
 export const REBUILD_HISTORY_MAX = 32;
 

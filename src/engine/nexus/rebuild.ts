@@ -56,6 +56,8 @@ export interface RebuildHost {
   /** True when host writes may have touched the region since the maps were read. */
   isDirty(region: number): boolean;
   clockMs(): number;
+  /** How long a task is to rest after it has worked for so long (ns), so that hosts do not suffer. */
+  restNs(workedNs: number): number;
 }
 
 export interface RebuildPlan {
@@ -73,6 +75,9 @@ export interface RebuildPlan {
 }
 
 const YIELD_EVERY_SEGMENTS = 1024;
+/** Shorter rests are not worth a timer; longer ones are looked at again in between. */
+const REST_MS_MIN = 0.05;
+const REST_MS_MAX = 1_000;
 
 export class RebuildJob {
   readonly plan: RebuildPlan;
@@ -272,12 +277,16 @@ export class RebuildJob {
   async #copyLocked(offset: number, length: number, mine: number, theirs: number): Promise<void> {
     await this.#throttle(length);
     if (this.#ending) return;
+    const { reactor } = this.#host;
     const unlock = await this.#locks.acquire(offset, length);
+    const startedNs = reactor.now;
     try {
       if (!this.#ending) await this.#copy(offset, length, mine, theirs);
     } finally {
       unlock();
     }
+    const restMs = this.#host.restNs(reactor.now - startedNs) / 1e6;
+    if (restMs >= REST_MS_MIN && !this.#ending) await reactor.sleep(Math.min(restMs, REST_MS_MAX));
   }
 
   /** Keeps within the bandwidth limit by spacing segments out. */

@@ -12,6 +12,7 @@ import {
 } from "./limits.ts";
 import { RangeLocks } from "./range-locks.ts";
 import { type RebuildHost, RebuildJob, type RebuildRecord } from "./rebuild.ts";
+import { type HostTotals, RebuildPace } from "./rebuild-pace.ts";
 import { RegionState } from "./regions.ts";
 import type { Allocation } from "./replica-link.ts";
 import type { ChildReason } from "./states.ts";
@@ -48,6 +49,7 @@ export class Rebuilds implements RebuildHost {
   readonly #scrub: ScrubThatYields;
   readonly #queue = new Map<Child, readonly number[] | undefined>();
   readonly #history: RebuildRecord[] = [];
+  readonly #pace = new RebuildPace();
   readonly settings: RebuildSettings = { segmentBytes: SEGMENT_BYTES_DEFAULT, bytesPerSec: 0 };
   #current: { readonly child: Child; readonly job: RebuildJob } | null = null;
   #running: Promise<void> | null = null;
@@ -101,6 +103,25 @@ export class Rebuilds implements RebuildHost {
 
   isDirty(region: number): boolean {
     return this.#core.regions.stateOf(region) !== RegionState.CLEAN;
+  }
+
+  /** What hosts have asked of the children, as far as it went to them: rebuilds' own requests do not count. */
+  #hostTotals(): HostTotals {
+    let ops = 0;
+    let latencyNs = 0;
+    for (const { statistics } of this.#core.present()) {
+      for (const op of [IoOp.READ, IoOp.WRITE]) {
+        ops += statistics.ops[op]!;
+        latencyNs += statistics.latencyNs[op]!;
+      }
+    }
+    return { ops, latencyNs };
+  }
+
+  restNs(workedNs: number): number {
+    const { now } = this.reactor;
+    if (this.#pace.isDue(now)) this.#pace.sample(this.#hostTotals(), now);
+    return this.#pace.restNs(workedNs);
   }
 
   // ------------------------------------------------------------------------------------- operation
@@ -159,8 +180,10 @@ export class Rebuilds implements RebuildHost {
       });
       this.#current = { child, job };
       core.emit({ kind: "rebuild-started", rebuild: job.record() });
+      this.#pace.begin(this.#hostTotals(), this.reactor.now);
       await this.#finish(child, job, await job.run());
     } finally {
+      this.#pace.end(this.#hostTotals(), this.reactor.now);
       io.locks = null;
       io.rangeUnlocked();
     }
