@@ -28,11 +28,12 @@ EOF
 EXECUTABLE=/usr/bin/trilith
 UNITS="trilith.service trilith-engine.service"
 # Enabled by hand, on machines that attach volumes.
-HOST_UNIT=trilith-host.service
+HOST_UNITS="trilith-host.service trilith-csi.service"
 SYSTEM_FILES="
 /usr/lib/systemd/system/trilith.service
 /usr/lib/systemd/system/trilith-engine.service
 /usr/lib/systemd/system/trilith-host.service
+/usr/lib/systemd/system/trilith-csi.service
 /usr/lib/systemd/system-preset/80-trilith.preset
 /usr/lib/sysusers.d/trilith.conf
 /usr/lib/tmpfiles.d/trilith.conf
@@ -150,7 +151,7 @@ start_services() {
     systemctl preset $UNITS
     [ "$start" = no ] || systemctl start $UNITS
   else
-    [ "$start" = no ] || systemctl try-restart $UNITS $HOST_UNIT
+    [ "$start" = no ] || systemctl try-restart $UNITS $HOST_UNITS
   fi
 }
 
@@ -181,9 +182,9 @@ uninstall() {
   need_root
   if [ -z "$DESTDIR" ] && systemd_runs; then
     # shellcheck disable=SC2086 # a list of words
-    systemctl disable --now $UNITS $HOST_UNIT 2>/dev/null || true
+    systemctl disable --now $UNITS $HOST_UNITS 2>/dev/null || true
     # shellcheck disable=SC2086
-    systemctl reset-failed $UNITS $HOST_UNIT 2>/dev/null || true
+    systemctl reset-failed $UNITS $HOST_UNITS 2>/dev/null || true
   fi
   rm -f "$DESTDIR$EXECUTABLE"
   for path in $SYSTEM_FILES; do

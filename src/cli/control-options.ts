@@ -1,9 +1,11 @@
 /** The options of a control process, as the verbs that run one take them. */
+import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { API_PORT, isLoopback, type Listen, type TlsFiles } from "../api/serve.ts";
 import { type DataDir, findDataDir } from "../control/membership/data-dir.ts";
 import { PEER_PORT_DEFAULT } from "../control/membership/limits.ts";
 import { parsePeerEndpoint } from "../control/membership/names.ts";
+import { checkDriverName } from "../csi/names.ts";
 import { engineClient } from "../engine/rpc/client.ts";
 import { RPC_PORT_DEFAULT } from "../engine/settings.ts";
 import type { TrilithError } from "../errors.ts";
@@ -13,6 +15,12 @@ import { endpointText, nodeHostNqn } from "../names.ts";
 import { type ControlNode, type Endpoint, startControlNode } from "../node/control-node.ts";
 import type { Log } from "../ops/log.ts";
 import { METRICS_PORT_DEFAULT } from "../ops/metrics/index.ts";
+import {
+  type CsiControllerOptions,
+  csiSocketOption,
+  dataLocalityOption,
+  driverNameOption,
+} from "./csi-options.ts";
 import { type LogCliOptions, parseEndpoint } from "./engine-options.ts";
 import { dataDirOf } from "./node-options.ts";
 
@@ -20,7 +28,7 @@ const RECORDER_PORT_DEFAULT = 10125;
 /** How often a node that is in no cluster yet looks whether it is now. */
 const IDENTITY_LOOK_MS = 500;
 
-export interface ControlCliOptions extends LogCliOptions {
+export interface ControlCliOptions extends LogCliOptions, CsiControllerOptions {
   readonly nodeName?: string;
   readonly hostNqn?: string;
   readonly dataDir?: string;
@@ -47,6 +55,16 @@ function endpoints(text: string): Endpoint[] {
 
 function endpointOrNone(text: string): Endpoint | "none" {
   return text === "none" ? "none" : parseEndpoint(text, METRICS_PORT_DEFAULT);
+}
+
+/** The CSI controller, where the control process is to serve it. */
+function csiPart({ csiSocket, driverName, dataLocality }: ControlCliOptions) {
+  if (csiSocket === undefined) return null;
+  return {
+    driverName: checkDriverName(driverName),
+    socket: resolve(csiSocket),
+    controller: { dataLocality },
+  };
 }
 
 /** Adds what a control process takes beside the options of its node and its engine. */
@@ -110,6 +128,9 @@ export function addControlOptions(command: Command): Command {
         "TRILITH_KUBERNETES_SWEEP",
       ),
     )
+    .addOption(csiSocketOption("nowhere; `trilith csi` serves it too"))
+    .addOption(driverNameOption())
+    .addOption(dataLocalityOption())
     .option("--no-kubernetes", "leave Kubernetes alone, even in a pod");
 }
 
@@ -185,6 +206,7 @@ export function startControl(
     recorder: recorderAt(cli, engine),
     ownEngine: engineClient(urlOf(engine)),
     hostNqn: cli.hostNqn ?? nodeHostNqn(identity.nodeId),
+    csi: csiPart(cli),
     kubernetes: access === null ? null : { access, sweeps: cli.kubernetesSweep === true },
     log,
     onEnd,

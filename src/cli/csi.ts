@@ -6,7 +6,6 @@ import type { RestClient } from "../client/client.ts";
 import { type DriverOptions, startDriver } from "../csi/driver.ts";
 import {
   checkDriverName,
-  DRIVER_NAME_DEFAULT,
   KUBELET_DIR_DEFAULT,
   pluginSocket,
   registrationSocket,
@@ -20,18 +19,21 @@ import { ClusterClients } from "../host/cluster-paths.ts";
 import { STATE_FILE_DEFAULT } from "../host/state-file.ts";
 import { type Log, makeLog } from "../ops/log.ts";
 import type { CliContext } from "./context.ts";
+import {
+  type CsiControllerOptions,
+  csiSocketOption,
+  dataLocalityOption,
+  driverNameOption,
+} from "./csi-options.ts";
 import { addLogOptions, type LogCliOptions } from "./engine-options.ts";
 import { endSignal } from "./process-end.ts";
 import { type GlobalOptions, openSession } from "./session.ts";
 
-interface CsiCliOptions extends LogCliOptions, Partial<GlobalOptions> {
+interface CsiCliOptions extends CsiControllerOptions, LogCliOptions, Partial<GlobalOptions> {
   readonly node?: true;
   readonly controller?: true;
   readonly nodeName: string;
-  readonly driverName: string;
   readonly kubeletDir: string;
-  readonly csiSocket?: string;
-  readonly dataLocality: "none" | "preferred";
   readonly topology?: Readonly<Record<string, string>>;
   readonly hostState: string;
   readonly stopOnStdinEnd?: true;
@@ -70,7 +72,6 @@ async function nodePart(
 
 async function run(context: CliContext, cli: CsiCliOptions): Promise<void> {
   const log = makeLog({ format: cli.logFormat, level: cli.logLevel });
-  const ending = endSignal(cli.stopOnStdinEnd === true);
   const driverName = checkDriverName(cli.driverName);
   const { client } = openSession(context, cli);
   const isBoth = cli.node === undefined && cli.controller === undefined;
@@ -84,6 +85,7 @@ async function run(context: CliContext, cli: CsiCliOptions): Promise<void> {
     log,
   });
   agent?.keep();
+  const ending = endSignal(cli.stopOnStdinEnd === true);
   notifySystemd("READY=1");
   const reason = await ending;
   log("info", "CSI driver stops", { reason });
@@ -108,31 +110,14 @@ export function csiCommand(context: CliContext): Command {
         .env("TRILITH_NODE_NAME")
         .default(hostname(), "the host name"),
     )
-    .addOption(
-      new Option("--driver-name <name>", "name that storage classes know the driver by")
-        .env("TRILITH_CSI_DRIVER")
-        .default(DRIVER_NAME_DEFAULT),
-    )
+    .addOption(driverNameOption())
     .addOption(
       new Option("--kubelet-dir <path>", "folder of the kubelet")
         .env("TRILITH_KUBELET_DIR")
         .default(KUBELET_DIR_DEFAULT),
     )
-    .addOption(
-      new Option(
-        "--csi-socket <path>",
-        "where the driver answers (default: plugins/<driver>/csi.sock in the kubelet's folder)",
-      ).env("TRILITH_CSI_SOCKET"),
-    )
-    .addOption(
-      new Option(
-        "--data-locality <mode>",
-        "a replica on the node of whoever uses a volume first, unless its class says otherwise",
-      )
-        .env("TRILITH_DATA_LOCALITY")
-        .choices(["none", "preferred"])
-        .default("none"),
-    )
+    .addOption(csiSocketOption("plugins/<driver>/csi.sock in the kubelet's folder"))
+    .addOption(dataLocalityOption())
     .addOption(
       new Option("--topology <key=value>", "further topology of this node").argParser(addSegment),
     )

@@ -12,6 +12,7 @@ import modulesLoad from "../../systemd/trilith.modules-load.conf" with { type: "
 import controlUnit from "../../systemd/trilith.service" with { type: "text" };
 import sysusers from "../../systemd/trilith.sysusers.conf" with { type: "text" };
 import tmpfiles from "../../systemd/trilith.tmpfiles.conf" with { type: "text" };
+import csiUnit from "../../systemd/trilith-csi.service" with { type: "text" };
 import engineUnit from "../../systemd/trilith-engine.service" with { type: "text" };
 import hostUnit from "../../systemd/trilith-host.service" with { type: "text" };
 import { TrilithError } from "../errors.ts";
@@ -22,6 +23,7 @@ export const systemFiles: Readonly<Record<string, string>> = {
   "usr/lib/systemd/system/trilith.service": controlUnit,
   "usr/lib/systemd/system/trilith-engine.service": engineUnit,
   "usr/lib/systemd/system/trilith-host.service": hostUnit,
+  "usr/lib/systemd/system/trilith-csi.service": csiUnit,
   "usr/lib/systemd/system-preset/80-trilith.preset": preset,
   "usr/lib/sysusers.d/trilith.conf": sysusers,
   "usr/lib/tmpfiles.d/trilith.conf": tmpfiles,

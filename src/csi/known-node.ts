@@ -6,6 +6,7 @@
 import type { RestClient } from "../client/client.ts";
 import type { Log } from "../ops/log.ts";
 import { KNOWN_AGAIN_MS, KNOWN_RETRY_MS } from "./limits.ts";
+import { pauseUnless } from "./pause.ts";
 
 export interface NodeName {
   /** Name of the Kubernetes node, which is the id that CSI knows it by. */
@@ -24,11 +25,10 @@ export interface KnownNodeOptions extends NodeName {
 /** Registers the node until it is stopped. */
 export function keepNodeKnown(options: KnownNodeOptions): { stop(): Promise<void> } {
   const { nodeName, topology, endpoint, client, log } = options;
-  const ending = Promise.withResolvers<void>();
-  let stopped = false;
+  const ending = new AbortController();
   let wasKnown = false;
   const keeping = (async () => {
-    while (!stopped) {
+    while (!ending.signal.aborted) {
       let pauseMs = KNOWN_AGAIN_MS;
       try {
         await client.registerAppNode(nodeName, endpoint, topology);
@@ -39,13 +39,12 @@ export function keepNodeKnown(options: KnownNodeOptions): { stop(): Promise<void
         log("warn", "this node could not be made known to the cluster", { nodeName, error });
         pauseMs = KNOWN_RETRY_MS;
       }
-      await Promise.race([ending.promise, Bun.sleep(pauseMs)]);
+      await pauseUnless(ending.signal, pauseMs);
     }
   })();
   return {
     async stop() {
-      stopped = true;
-      ending.resolve();
+      ending.abort();
       await keeping;
     },
   };

@@ -12,6 +12,7 @@ import { Registration } from "./generated/pluginregistration_pb.js";
 import { type GrpcServer, serveGrpc } from "./grpc/server.ts";
 import { serviceOf } from "./grpc/service.ts";
 import { REGISTRATION_LOOK_MS } from "./limits.ts";
+import { pauseUnless } from "./pause.ts";
 
 /** Versions of CSI's major that the kubelet chooses from. */
 const SUPPORTED_VERSIONS = ["1.0.0"];
@@ -65,9 +66,8 @@ export function keepRegistered(options: RegistrationOptions): KubeletRegistratio
   const { socket, log, lookMs = REGISTRATION_LOOK_MS } = options;
   let server = null as GrpcServer | null;
   let inode: number | null = null;
-  let stopped = false;
   let complained = "";
-  const ending = Promise.withResolvers<void>();
+  const ending = new AbortController();
 
   const complain = (what: string, error?: unknown): void => {
     if (complained === what) return;
@@ -91,16 +91,15 @@ export function keepRegistered(options: RegistrationOptions): KubeletRegistratio
     }
   };
   const keeping = (async () => {
-    while (!stopped) {
+    while (!ending.signal.aborted) {
       await look();
-      await Promise.race([ending.promise, Bun.sleep(lookMs)]);
+      await pauseUnless(ending.signal, lookMs);
     }
     await server?.stop();
   })();
   return {
     async stop() {
-      stopped = true;
-      ending.resolve();
+      ending.abort();
       await keeping;
     },
   };

@@ -23,6 +23,7 @@ import { controlRecorder } from "../control/recorder/recorder.ts";
 import type { Service } from "../control/service.ts";
 import type { ReplicatedStore } from "../control/store/replicated-store.ts";
 import { keepUpgraded } from "../control/store/upgrade.ts";
+import { type DriverOptions, startDriver } from "../csi/driver.ts";
 import { type RecorderServer, serveRecorder } from "../engine/main/recorder-server.ts";
 import { type Recorder, recorderHandlers } from "../engine/recorder.ts";
 import { type EngineClient, httpClient } from "../engine/rpc/client.ts";
@@ -43,6 +44,7 @@ import { buildInfo } from "../version.ts";
 import { type Core, memberVersions, openCore } from "./core.ts";
 import { type Decisions, openDecisions } from "./decisions.ts";
 import { type KubernetesOptions, keepKubernetes } from "./kubernetes.ts";
+import { ownRest } from "./own-rest.ts";
 import { Stack } from "./stack.ts";
 import { vacate } from "./vacation.ts";
 
@@ -67,6 +69,8 @@ export interface ControlNodeOptions {
   readonly hostNqn: string;
   /** Null: this cluster is not operated from Kubernetes by this member. */
   readonly kubernetes: KubernetesOptions | null;
+  /** Where the CSI controller is served; null: nowhere by this process. */
+  readonly csi: Pick<DriverOptions, "driverName" | "socket" | "controller"> | null;
   readonly log: Log;
   /** Called once when the node cannot go on: it was removed from the cluster, or its disk failed. */
   readonly onEnd: (reason: TrilithError) => void;
@@ -132,6 +136,10 @@ async function assemble(options: ControlNodeOptions, parts: Stack): Promise<Cont
     parts.add(keepKubernetes(options.kubernetes, store, decisions.service, api, log), (end) =>
       end(),
     );
+  }
+  if (options.csi !== null) {
+    const driver = await startDriver({ ...options.csi, client: ownRest(api), node: null, log });
+    parts.add(driver, (open) => open.stop());
   }
   log("info", "control process serves", {
     node: identity.nodeId,

@@ -1,7 +1,5 @@
 /** What a member does in Kubernetes while it leads: one of the cluster's members does, and no other. */
 import type { Api } from "../api/app.ts";
-import { restClient } from "../client/client.ts";
-import { TIMEOUT_DEFAULT_MS } from "../client/limits.ts";
 import type { Service } from "../control/service.ts";
 import type { ReplicatedStore } from "../control/store/replicated-store.ts";
 import { kubeClient } from "../kube/client/client.ts";
@@ -9,6 +7,7 @@ import type { Access } from "../kube/client/kubeconfig.ts";
 import { VolumeCollector } from "../kube/garbage/collector.ts";
 import { PoolOperator } from "../kube/operator/operator.ts";
 import type { Log } from "../ops/log.ts";
+import { ownRest } from "./own-rest.ts";
 
 export interface KubernetesOptions {
   readonly access: Access;
@@ -20,16 +19,6 @@ export interface KubernetesOptions {
 interface Duties {
   readonly pools: PoolOperator;
   readonly volumes: VolumeCollector;
-}
-
-/** A client of the API of this very process: no network, and no token. */
-function ownRest(api: Api) {
-  return restClient({
-    endpoint: { url: "http://localhost", name: "this node's API" },
-    timeoutMs: TIMEOUT_DEFAULT_MS,
-    timeoutGiven: false,
-    fetch: async (url, init) => await api.fetch(new Request(url, init)),
-  });
 }
 
 /** Operates while this member leads; returns what ends it. */

@@ -72,7 +72,12 @@ describe("install.sh", () => {
   test("installs the units that are in the sources", () => {
     const root = folder();
     install(root, executablePath());
-    for (const name of ["trilith.service", "trilith-engine.service", "trilith-host.service"]) {
+    for (const name of [
+      "trilith.service",
+      "trilith-engine.service",
+      "trilith-host.service",
+      "trilith-csi.service",
+    ]) {
       const unit = readFileSync(join(root, "usr/lib/systemd/system", name), "utf8");
       expect(unit).toBe(readFileSync(join(projectRoot, "systemd", name), "utf8"));
     }

@@ -11,6 +11,7 @@ const exposures = {
   "trilith.service": 15,
   "trilith-engine.service": 20,
   "trilith-host.service": 50,
+  "trilith-csi.service": 60,
 };
 const units = Object.keys(exposures) as (keyof typeof exposures)[];
 const textOf = (name: string) => readFileSync(join(projectRoot, "systemd", name), "utf8");
@@ -167,10 +168,11 @@ describe("the units", () => {
 
   test("the preset names them, and the module is the NVMe/TCP host's", () => {
     const preset = textOf("80-trilith.preset").split("\n");
-    const [control, engine, host] = units;
+    const [control, engine, host, csi] = units;
     expect(preset).toContain(`enable ${control}`);
     expect(preset).toContain(`enable ${engine}`);
     expect(preset).toContain(`disable ${host}`);
+    expect(preset).toContain(`disable ${csi}`);
     expect(textOf("trilith.modules-load.conf")).toMatch(/^nvme-tcp$/m);
   });
 });
