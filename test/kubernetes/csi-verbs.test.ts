@@ -16,12 +16,7 @@ const DRIVER = "csi.example.org";
 let cluster: Cluster;
 
 beforeAll(async () => {
-  process.env.TRILITH_CSI_SOCKET = controlSocket;
-  try {
-    cluster = await Cluster.start(1);
-  } finally {
-    delete process.env.TRILITH_CSI_SOCKET;
-  }
+  cluster = await Cluster.start(1, tmpdir(), ["--csi-socket", controlSocket]);
 }, 120_000);
 
 afterAll(async () => {
@@ -47,6 +42,7 @@ const isThere = (path: string) =>
   );
 
 test("a control process serves the controller where it is told to", async () => {
+  const [node] = cluster.nodes;
   const identity = csiClient(Identity, controlSocket);
   const controller = csiClient(Controller, controlSocket);
   expect((await identity.getPluginInfo({})).name).toBe("io.openebs.csi-mayastor");
@@ -54,6 +50,10 @@ test("a control process serves the controller where it is told to", async () => 
   expect((await controller.listVolumes({})).entries).toEqual([]);
   identity.close();
   controller.close();
+  expect(await node!.stop()).toBe(0);
+  expect(existsSync(controlSocket)).toBe(false);
+  await node!.start();
+  await cluster.leader();
 });
 
 test("trilith csi serves a kubelet, and the controller's sidecars, at one socket", async () => {
