@@ -446,6 +446,8 @@ export interface ClusterStatus {
     readonly queuedTotal?: number;
     readonly queued?: readonly QueuedRebuild[];
   };
+  /** Scrubs that run or wait. */
+  readonly scrubs?: Maybe<readonly VolumeScrub[]>;
   readonly warnings: readonly Warning[];
 }
 

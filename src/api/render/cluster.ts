@@ -1,8 +1,10 @@
 /** The cluster as a whole as the API shows it. */
+
 import type { ClusterState } from "../../control/cluster-state.ts";
 import type { Control } from "../../control/control.ts";
 import type { NexusRecord, StoredEvent, VolumeRecord } from "../../control/model.ts";
 import type { Plan, Warning as PlanWarning, Step } from "../../control/planner/plan.ts";
+import { keptScrub, volumeOfScrubKey } from "../../control/planner/scrub-record.ts";
 import {
   isNodeCordoned,
   nodeStatus,
@@ -15,6 +17,7 @@ import { sorted } from "../records.ts";
 import type { Cluster, Event, PlanView, Specs, Status, Warning } from "../schemas/index.ts";
 import { renderNexusSpec, renderQueuedRebuilds, renderRunningRebuilds } from "./nexuses.ts";
 import { renderPoolSpec, renderReplicaSpec } from "./pools.ts";
+import { renderScrub } from "./scrubs.ts";
 import { timeText } from "./time.ts";
 import { renderVolumeSpec } from "./volumes.ts";
 
@@ -198,6 +201,18 @@ function statusRebuilds(state: ClusterState): Status["rebuilds"] {
   return { total, running, queuedTotal: queued.length, queued: shown };
 }
 
+/** Scrubs that run or wait, as many as fit. */
+function statusScrubs(state: ClusterState): Pick<Status, "scrubs"> {
+  const scrubs: NonNullable<Status["scrubs"]> = [];
+  for (const key of state.stored.settings.keys()) {
+    const volume = state.stored.volumes.get(volumeOfScrubKey(key) ?? "");
+    if (volume === undefined || scrubs.length >= STATUS_REBUILDS_MAX) continue;
+    if (keptScrub(state.stored, volume.uuid)?.state !== "Running") continue;
+    scrubs.push(renderScrub(state, volume));
+  }
+  return scrubs.length === 0 ? {} : { scrubs };
+}
+
 /** What a one-screen status needs. */
 export function renderStatus(
   state: ClusterState,
@@ -212,6 +227,7 @@ export function renderStatus(
     volumes: statusVolumes(state),
     snapshots: state.stored.snapshots.size,
     rebuilds: statusRebuilds(state),
+    ...statusScrubs(state),
     warnings: warnings.map(renderWarning),
   };
 }

@@ -7,6 +7,7 @@ import { Bytes, Count, Name, SpecStatus, Text, Time, Uuid } from "./fields.ts";
 import { NexusSpec, QueuedRebuild, RunningRebuild } from "./nexuses.ts";
 import { NodeStatus } from "./nodes.ts";
 import { PoolSpec, PoolStatus, ReplicaSpec } from "./pools.ts";
+import { VolumeScrub } from "./scrubs.ts";
 import { VolumeSpec, VolumeStatus } from "./volumes.ts";
 
 /** Kinds of errors as clients know them (mayastor.md 1.3). */
@@ -265,6 +266,8 @@ export const Status = v.object({
     queuedTotal: v.optional(Count),
     queued: v.optional(v.array(QueuedRebuild)),
   }),
+  /** Scrubs that run or wait; absent: none does. */
+  scrubs: v.optional(v.array(VolumeScrub)),
   warnings: v.array(Warning),
 });
 

@@ -1,5 +1,6 @@
 /** The screen of `trilith status`, as text. */
 import type { ClusterStatus, RunningRebuild, Warning } from "../../client/types.ts";
+import { scrubProgress } from "../scrub-text.ts";
 import { type Paint, statusCell, type Tone } from "./color.ts";
 import { humanDuration, humanSize } from "./size.ts";
 import { type Cell, renderTable } from "./table.ts";
@@ -153,6 +154,17 @@ function rebuildLines(status: ClusterStatus, paint: Paint): string[] {
   return lines;
 }
 
+/** Nothing while none runs: they come by themselves every few weeks. */
+function scrubLines(status: ClusterStatus, paint: Paint): string[] {
+  const scrubs = status.scrubs ?? [];
+  if (scrubs.length === 0) return [];
+  return section(paint, "Scrubs", ["VOLUME", "NODE", "PROGRESS"], scrubs, (scrub) => [
+    scrub.volume,
+    scrub.node ?? undefined,
+    `${progressBar(scrub.progressPercent)}  ${scrubProgress(scrub)}`,
+  ]);
+}
+
 const severityTone: Readonly<Record<Warning["severity"], Tone>> = {
   critical: "bad",
   warning: "warn",
@@ -185,8 +197,10 @@ export function statusScreen(status: ClusterStatus, paint: Paint): string {
     poolLines(status, paint),
     volumeLines(status, paint),
     rebuildLines(status, paint),
+    scrubLines(status, paint),
     warningLines(status, paint),
   ]
+    .filter((lines) => lines.length > 0)
     .map((lines) => lines.join("\n"))
     .join("\n\n");
 }

@@ -61,6 +61,8 @@ test("it is begun, shown with the volume, and stopped", async () => {
   };
   const withScrub = all.entries.filter(({ state }) => state.scrub !== undefined);
   expect(withScrub.map(({ spec }) => spec.uuid)).toEqual([ids.published]);
+  const screen = (await ask("GET", "/status")).body as never as { scrubs: { volume: string }[] };
+  expect(screen.scrubs.map(({ volume }) => volume)).toEqual([ids.published]);
   const stopped = await ask("DELETE", path);
   expect(stopped.body as unknown).toMatchObject({ state: "stopped" });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { VolumeScrub } from "../../../src/client/types.ts";
-import { againstApi, VOLUME } from "./fixtures.ts";
+import { againstApi, status, VOLUME } from "./fixtures.ts";
 
 const run = againstApi();
 const MIB = 1 << 20;
@@ -123,4 +123,16 @@ describe("get scrubs", () => {
     const json = await run(`get scrub ${VOLUME} -o json`, { [`GET ${path}`]: { body } });
     expect(JSON.parse(json.out)).toEqual(body);
   });
+});
+
+test("the status screen shows those that run, and no section when none does", async () => {
+  const scrubs = [scrub(), scrub({ state: "waiting", waitsFor: "rebuild" })];
+  const ran = await run("status", { "GET /status": { body: { ...status, scrubs } } });
+  const lines = ran.out.split("\n").map((line) => line.trim());
+  const at = lines.indexOf("Scrubs");
+  expect(lines.slice(at + 2, at + 4).map((line) => line.split(/ {2,}/))).toEqual([
+    [VOLUME, "node-1", "[#####---------------] 25%", "25 % running, 8MiB/s, 6s left"],
+    [VOLUME, "node-1", "[#####---------------] 25%", "25 % waits for rebuild"],
+  ]);
+  expect((await run("status", { "GET /status": { body: status } })).out).not.toContain("Scrubs");
 });
