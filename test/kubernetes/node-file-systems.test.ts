@@ -398,6 +398,32 @@ describe.if(canMakeLoopDevices)("the node service", () => {
       await calls.unstage(uuid, a.staging);
     });
 
+    test("a driver that has lost its records publishes what is staged, and as it is staged", async () => {
+      const [uuid, raw] = [newVolume(), newVolume()];
+      const a = new Machine("a");
+      const calls = a.kubelet();
+      const use = { fsType: "xfs" };
+      await calls.stage(uuid, a.staging, use);
+      await calls.stage(raw, join(folder, "raw"), { block: true });
+      rmSync(join(folder, "a", "records"), { recursive: true });
+      const other = calls.publish(uuid, a.staging, a.target, { fsType: "ext4" });
+      await fails(other, "FailedPrecondition", /not staged/);
+      await fails(
+        calls.publish(uuid, a.staging, a.target, { block: true }),
+        "FailedPrecondition",
+        /not/,
+      );
+      await calls.publish(uuid, a.staging, a.target, use);
+      expect(a.mounts(a.target)).toHaveLength(1);
+      const path = join(folder, "a", "raw");
+      await calls.publish(raw, join(folder, "raw"), path, { block: true });
+      expect(statSync(path).isBlockDevice()).toBe(true);
+      await calls.unpublish(raw, path);
+      await calls.unstage(raw, join(folder, "raw"));
+      await calls.unpublish(uuid, a.target);
+      await calls.unstage(uuid, a.staging);
+    });
+
     test("what was written beside the volume is not deleted with its folder", async () => {
       const uuid = newVolume();
       const a = new Machine("a");

@@ -47,7 +47,7 @@ const packages: Readonly<Record<string, string>> = {
   tune2fs: "e2fsprogs",
   "mkfs.xfs": "xfsprogs",
   xfs_growfs: "xfsprogs",
-  xfs_admin: "xfsprogs",
+  xfs_db: "xfsprogs",
   xfs_repair: "xfsprogs",
   "mkfs.btrfs": "btrfs-progs",
   btrfs: "btrfs-progs",

@@ -82,7 +82,8 @@ const xfs: FileSystem = {
   checkedStatusMax: 0,
   repairHint: (device) =>
     `run \`xfs_repair -n ${device}\` on the node to see what is wrong, then \`xfs_repair ${device}\``,
-  changeUuid: (device, uuid) => [["xfs_admin", "-U", uuid, device]],
+  // What xfs_admin -U runs, which is a script and would need a shell.
+  changeUuid: (device, uuid) => [["xfs_db", "-x", "-c", `uuid ${uuid}`, device]],
   mountsFirst: true,
   // A clone has the UUID of what it was cloned from, and both may be on one node.
   mountOptions: (given) => (given.includes("nouuid") ? [] : ["nouuid"]),

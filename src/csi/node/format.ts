@@ -119,6 +119,14 @@ async function giveUuid(request: PrepareRequest, uuid: string, by: Preparation):
       throw commandFailed(command, result, fileSystem.repairHint(device));
     }
   }
+  // xfs_db says nothing by its status.
+  const content = await probeDevice(by.run, device);
+  if (content.kind === "file system" && content.uuid.toLowerCase() === uuid.toLowerCase()) return;
+  throw new TrilithError(
+    "Internal",
+    `the ${fileSystem.type} on ${device} could not be given the UUID ${uuid}`,
+    fileSystem.repairHint(device),
+  );
 }
 
 /** btrfs takes two devices with one UUID for two copies of one, and may write to the wrong one. */

@@ -9,7 +9,7 @@ import { QUICK_LIMIT_MS } from "./limits.ts";
 import { bindMount, makeReadOnly, makeTarget, removeTarget, unmountAll } from "./mounting.ts";
 import { type Access, isSameAccess, type StageRecord } from "./records.ts";
 import { findConnected, type NodeParts } from "./stage.ts";
-import { readMounts, runOrFail } from "./system.ts";
+import { isMountOf, mountsOf, readMounts, runOrFail } from "./system.ts";
 
 export interface PublishRequest {
   readonly volumeUuid: string;
@@ -41,7 +41,7 @@ async function findStage(
   request: PublishRequest,
 ): Promise<{ readonly record: StageRecord; readonly mount: Mount | null }> {
   const { volumeUuid, stagingPath, access } = request;
-  const record = parts.records.read(volumeUuid);
+  const record = parts.records.read(volumeUuid) ?? (await recordOfMount(parts, request));
   if (record === null || record.stagingPath !== stagingPath) throw notStaged(request);
   if (!isSameAccess(record.access, access)) {
     throw conflict(request, "it is staged in another way than is asked for here");
@@ -49,6 +49,26 @@ async function findStage(
   const [mount] = mountsAt(await readMounts(), stagingPath);
   if (access.kind === "mount" && mount === undefined) throw notStaged(request);
   return { record, mount: mount ?? null };
+}
+
+/**
+ * The record that a stage would have left, from what is mounted and connected: a driver in a container may
+ * have lost its own while mounts and connections stayed. Null when that is not what is asked for.
+ */
+async function recordOfMount(
+  parts: NodeParts,
+  { volumeUuid, stagingPath, access }: PublishRequest,
+): Promise<StageRecord | null> {
+  const device = (await findConnected(parts.agent, volumeUuid))?.device ?? null;
+  if (device === null) return null;
+  const mounts = await readMounts();
+  const [mount] = mountsAt(mounts, stagingPath);
+  const isStaged =
+    access.kind === "mount"
+      ? mount !== undefined && mount.fsType === access.fsType && (await isMountOf(mount, device))
+      : (await mountsOf(mounts, device)).length === 0;
+  if (!isStaged) return null;
+  return { volumeUuid, stagingPath, access, readOnly: false, publications: [] };
 }
 
 /** Keeps in mind that a publication is complete. */

@@ -159,6 +159,9 @@ function nodeContainer(options: ManifestOptions, { image, rest, secret }: Daemon
       { name: "dev", mountPath: "/dev" },
       { name: "sys", mountPath: "/sys" },
       { name: "modules", mountPath: "/lib/modules", readOnly: true },
+      // What is staged and connected is known again after the pod was replaced.
+      { name: "state", mountPath: "/var/lib/trilith" },
+      { name: "records", mountPath: "/run/trilith" },
       ...(secret === null
         ? []
         : [{ name: "rest", mountPath: "/etc/trilith/rest", readOnly: true }]),
@@ -169,9 +172,9 @@ function nodeContainer(options: ManifestOptions, { image, rest, secret }: Daemon
 /** The node service on nodes without the appliance. */
 export function nodeDaemonSet(options: ManifestOptions, wanted: DaemonSetOptions) {
   const labels = labelsOf("csi-node");
-  const hostPath = (name: string, path: string) => ({
+  const hostPath = (name: string, path: string, type = "Directory") => ({
     name,
-    hostPath: { path, type: "Directory" },
+    hostPath: { path, type },
   });
   return {
     apiVersion: "apps/v1",
@@ -209,6 +212,8 @@ export function nodeDaemonSet(options: ManifestOptions, wanted: DaemonSetOptions
             hostPath("dev", "/dev"),
             hostPath("sys", "/sys"),
             hostPath("modules", "/lib/modules"),
+            hostPath("state", "/var/lib/trilith", "DirectoryOrCreate"),
+            hostPath("records", "/run/trilith", "DirectoryOrCreate"),
             ...(wanted.secret === null
               ? []
               : [{ name: "rest", secret: { secretName: wanted.secret } }]),
