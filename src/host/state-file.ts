@@ -5,6 +5,7 @@
 import { mkdirSync, readFileSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import * as v from "valibot";
+import { Errno, NativeError } from "../../ffi/errno.ts";
 import { closeFd, OpenFlag, openFd, tryLockFd } from "../../ffi/libc.ts";
 import { TrilithError } from "../errors.ts";
 import { writeFileWhole } from "../ops/durable-file.ts";
@@ -58,8 +59,19 @@ export function readState(path: string): HostState {
   }
 }
 
+/** Opens a lock file. `PermissionDenied` when this user may not. */
+function openLock(path: string): number {
+  try {
+    return openFd(path, OpenFlag.RDWR | OpenFlag.CREAT, MODE);
+  } catch (error) {
+    const errno = error instanceof NativeError ? error.errno : 0;
+    if (errno !== Errno.EACCES && errno !== Errno.EROFS) throw error;
+    throw new TrilithError("PermissionDenied", `${path} cannot be written`, "run it as root");
+  }
+}
+
 function lockedFd(path: string): number | null {
-  const fd = openFd(path, OpenFlag.RDWR | OpenFlag.CREAT, MODE);
+  const fd = openLock(path);
   if (tryLockFd(fd)) return fd;
   closeFd(fd);
   return null;

@@ -60,6 +60,13 @@ describe("the state file", () => {
     }
   });
 
+  test("in a place where nothing can be written is refused, with what to do", async () => {
+    // In sysfs nobody makes a file, not even root.
+    const refused = await changeState("/sys/kernel/host.json", () => []).catch((error) => error);
+    expect(refused).toMatchObject({ code: "PermissionDenied", remedy: "run it as root" });
+    expect(refused.message).toContain("/sys/kernel/host.json.lock");
+  });
+
   test("is kept by one at a time", () => {
     const path = join(newFolder(), "new/host.json");
     const give = takeKeeping(path);
