@@ -15,6 +15,7 @@ import { nbd } from "./cases/nbd.ts";
 import { nexus } from "./cases/nexus.ts";
 import { pool } from "./cases/pool.ts";
 import { idle, start } from "./cases/rest.ts";
+import { attaches } from "./control/attaches.ts";
 import { commits } from "./control/commits.ts";
 import { creates } from "./control/creates.ts";
 import { decisions } from "./control/decisions.ts";
@@ -37,6 +38,7 @@ const groups: readonly Group[] = [
   start,
   commits,
   creates,
+  attaches,
   decisions,
   large,
   pauses,

@@ -51,3 +51,10 @@ export const HEAL_POOL_BYTES = 2 * 2 ** 30;
 export const HEAL_WRITTEN_BYTES = 32 << 20;
 /** How long a load is measured without a rebuild, and at most beside one. */
 export const HEAL_IDLE_SECONDS = 5;
+
+/** Volumes that there are while one of them is attached again and again. */
+export const ATTACH_VOLUMES = [1, 100, 1_000] as const;
+export const ATTACHES = 60;
+export const ATTACHES_WARMUP = 5;
+export const ATTACH_BYTES = 16 << 20;
+export const ATTACH_CREATES_AT_ONCE = 8;
