@@ -46,6 +46,7 @@ const nodePrograms: Readonly<Record<string, readonly string[]>> = {
   // xfs_admin is a script, which runs xfs_db.
   xfsprogs: ["mkfs.xfs", "xfs_growfs", "xfs_io", "xfs_admin", "xfs_db", "xfs_repair"],
   "btrfs-progs": ["mkfs.btrfs", "btrfs", "btrfstune"],
+  coreutils: ["sync"],
   dash: ["sh"],
 };
 

@@ -59,8 +59,8 @@ describe("the container image", () => {
     ) as Configuration;
     expect(configuration.process.args).toEqual(["/usr/bin/trilith", "csi", "--node"]);
     const rootfs = join(bundle, "rootfs");
-    for (const program of ["mkfs.ext4", "mkfs.xfs", "xfs_admin", "blkid", "mount"]) {
-      const ran = runInRoot(rootfs, `/usr/bin/${program}`, "-V");
+    for (const program of ["mkfs.ext4", "mkfs.xfs", "xfs_admin", "blkid", "mount", "sync"]) {
+      const ran = runInRoot(rootfs, `/usr/bin/${program}`, program === "sync" ? "--version" : "-V");
       expect(`${program} ${ran.status} ${ran.stdout}${ran.stderr}`).toMatch(/ 0 .*\d\.\d/);
     }
   });

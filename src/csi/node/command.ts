@@ -38,9 +38,9 @@ const SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const packages: Readonly<Record<string, string>> = {
   blkid: "util-linux",
   blockdev: "util-linux",
-  fsfreeze: "util-linux",
   mount: "mount",
   umount: "mount",
+  sync: "coreutils",
   "mkfs.ext4": "e2fsprogs",
   e2fsck: "e2fsprogs",
   resize2fs: "e2fsprogs",
@@ -48,11 +48,9 @@ const packages: Readonly<Record<string, string>> = {
   "mkfs.xfs": "xfsprogs",
   xfs_growfs: "xfsprogs",
   xfs_db: "xfsprogs",
-  xfs_repair: "xfsprogs",
   "mkfs.btrfs": "btrfs-progs",
   btrfs: "btrfs-progs",
   btrfstune: "btrfs-progs",
-  "nbd-client": "nbd-client",
 };
 
 /** Full path of a program; `FailedPrecondition` says which package has it. */

@@ -28,5 +28,3 @@ export const BLANK_HEAD_BYTES = 1 << 20;
 export const STATISTICS_LIMIT_MS = 5_000;
 /** Processes that an error names as holding a device. */
 export const HOLDERS_NAMED_MAX = 5;
-/** Longest time for which a file system stays frozen before it is thawed by itself. */
-export const FREEZE_LIMIT_MS = 60_000;
