@@ -220,6 +220,7 @@ export class IoPath implements IoOwner {
     const offset = this.io.offset[slot]!;
     const length = this.io.length[slot]!;
     if (this.locks?.blocks(offset, length) === true) {
+      this.locks.turnedAway(offset, length);
       this.#locked.push(slot);
       return;
     }

@@ -16,6 +16,10 @@ export class RangeLocks {
   readonly #inFlight: Uint16Array;
   readonly #locks: Lock[] = [];
   #waiting = 0;
+  /** Starts and ends of the writes that were turned away since a range was last unlocked. */
+  #turnedAway: number[] = [];
+  /** Locks that let those writes go first. */
+  #behind: (() => void)[] = [];
   readonly #onRelease: () => void;
 
   /**
@@ -26,6 +30,22 @@ export class RangeLocks {
     this.#chunkBytes = chunkBytes;
     this.#inFlight = new Uint16Array(Math.ceil(deviceBytes / chunkBytes));
     this.#onRelease = onRelease;
+  }
+
+  /**
+   * A write to the range has to wait. No lock is taken on any of it before it has had its turn: one that
+   * reaches over many chunks would hardly ever find all of them unlocked.
+   */
+  turnedAway(offset: number, length: number): void {
+    this.#turnedAway.push(offset, offset + length);
+  }
+
+  #isAwaited(start: number, end: number): boolean {
+    const ranges = this.#turnedAway;
+    for (let i = 0; i < ranges.length; i += 2) {
+      if (start < ranges[i + 1]! && ranges[i]! < end) return true;
+    }
+    return false;
   }
 
   /** True when a write to the range must wait. */
@@ -64,6 +84,9 @@ export class RangeLocks {
   async acquire(offset: number, length: number): Promise<() => void> {
     const lock: Lock = { start: offset, end: offset + length, granted: null };
     assert(offset % this.#chunkBytes === 0 && length <= this.#chunkBytes, "a lock is one chunk");
+    while (this.#isAwaited(lock.start, lock.end)) {
+      await new Promise<void>((resolve) => this.#behind.push(resolve));
+    }
     assert(!this.blocks(offset, length), "locked ranges do not overlap");
     this.#locks.push(lock);
     if (!this.#isIdle(lock)) {
@@ -74,7 +97,10 @@ export class RangeLocks {
     }
     return () => {
       this.#locks.splice(this.#locks.indexOf(lock), 1);
+      // Those that are still in the way of a lock are turned away again.
+      this.#turnedAway = [];
       this.#onRelease();
+      for (const resolve of this.#behind.splice(0)) resolve();
     };
   }
 

@@ -513,6 +513,28 @@ test("a rebuild can be paused, limited and stopped, and is remembered", () => {
   });
 });
 
+test("a write over many segments has its turn while a rebuild is at them", () => {
+  withVolume(2, async (volume, replicas, reactor) => {
+    const nexus = await volume.open(replicas.slice(0, 1));
+    const host = new SimHost(nexus);
+    for (let i = 0; i < 64; i++) await host.write(i * MIB, block(i + 1));
+    nexus.rebuilds.configure({ segmentBytes: 64 << 10 });
+    const { uri } = replicas[1]!;
+    await nexus.addChild(uri);
+    const done = () => nexus.rebuilds.progress(uri)?.blocksRecovered ?? 0;
+    await eventually(reactor, "it copies", () => done() > 0);
+    const before = done();
+    // All of the device: some segment of it is locked all the time.
+    expect(await host.zero(0, BYTES)).toBe(IoStatus.OK);
+    expect(nexus.rebuilds.progress(uri)).toBeDefined();
+    expect(done() - before).toBeLessThan((8 * MIB) / 512);
+    await eventually(reactor, "it is in sync", () => nexus.state === "online");
+    expect(replicas[1]!.data).toEqual(replicas[0]!.data);
+    expect(replicas[0]!.data.every((byte) => byte === 0)).toBe(true);
+    await nexus.close();
+  });
+});
+
 test("a rebuild that waits for memory, or by its rate, keeps nobody waiting that it ends", () => {
   withVolume(2, async (volume, replicas, reactor) => {
     const nexus = await volume.open(replicas.slice(0, 1));
