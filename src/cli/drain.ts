@@ -118,12 +118,13 @@ function whatNow(id: string, label: string): string {
   );
 }
 
-async function drain(
+/** Drains a node and waits until that has ended; true when everything that was to leave has left. */
+export async function drain(
   session: Session,
   id: string,
   label: string,
   options: DrainOptions,
-): Promise<void> {
+): Promise<boolean> {
   const { context } = session;
   const interrupt = interruption(context);
   const leave = () => {
@@ -139,12 +140,12 @@ async function drain(
       // It was asked for: it begins, whether its answer is waited for or not.
       asked.catch((error: Error) => context.printError(`error: ${error.message}`));
       leave();
-      return;
+      return false;
     }
     const { outcome, node } = await follow(session, begun, label, options, interrupt);
     if (outcome === "left") {
       leave();
-      return;
+      return false;
     }
     const text = {
       drained: `Node ${id} successfully drained`,
@@ -157,6 +158,7 @@ async function drain(
       context.printError(`The drain goes on.${left.join("")}\n${whatNow(id, label)}`);
       context.exitStatus = facesOf("Timeout").exit;
     }
+    return outcome === "drained";
   } finally {
     interrupt.release();
   }
@@ -181,8 +183,9 @@ export function drainCommand(context: CliContext): Command {
     )
     .option("--evacuate", "move replicas away too, so that the node can be removed")
     .action(
-      withSession<[string, string], DrainOptions>(context, (session, [id, label], options) =>
-        drain(session, id, label, options),
+      withSession<[string, string], DrainOptions>(
+        context,
+        async (session, [id, label], options) => void (await drain(session, id, label, options)),
       ),
     );
   return new Command("drain").description("Moves away what nodes serve.").addCommand(node);

@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import type { CliContext } from "./context.ts";
 import { deleteCommand } from "./delete.ts";
+import { shutdownCommand } from "./shutdown.ts";
 
 /** The `node` verb: `node remove` is `delete node` under the name that goes with `join`. */
 export function nodeCommand(context: CliContext): Command {
@@ -16,5 +17,6 @@ export function nodeCommand(context: CliContext): Command {
             "`trilith delete pool`), unless it is purged. To bring it back, clear its data directory\n" +
             "and join it again.",
         ),
-    );
+    )
+    .addCommand(shutdownCommand(context));
 }

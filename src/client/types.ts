@@ -111,6 +111,8 @@ export interface ReplicaTopology {
   readonly "child-status-reason"?: Maybe<string>;
   readonly usage?: Maybe<ReplicaUsage>;
   readonly "rebuild-progress"?: Maybe<number>;
+  /** Addition: it holds all that was acknowledged. */
+  readonly healthy?: Maybe<boolean>;
 }
 export interface LabelledTopology {
   readonly exclusion: Labels;

@@ -286,7 +286,7 @@ export class RebuildJob {
       unlock();
     }
     const restMs = this.#host.restNs(reactor.now - startedNs) / 1e6;
-    if (restMs >= REST_MS_MIN && !this.#ending) await reactor.sleep(Math.min(restMs, REST_MS_MAX));
+    if (restMs >= REST_MS_MIN && !this.#ending) await this.#nap(Math.min(restMs, REST_MS_MAX));
   }
 
   /** Keeps within the bandwidth limit by spacing segments out. */
@@ -296,15 +296,18 @@ export class RebuildJob {
     const { reactor } = this.#host;
     const startNs = Math.max(this.#freeAtNs, reactor.now);
     this.#freeAtNs = startNs + (length / limit) * 1e9;
-    if (startNs <= reactor.now) return;
-    // A job that ends, or gets another rate, does not sleep on.
+    if (startNs > reactor.now) await this.#nap((startNs - reactor.now) / 1e6);
+  }
+
+  /** Sleeps; a job that ends, or gets another rate, does not sleep on. */
+  async #nap(ms: number): Promise<void> {
     await new Promise<void>((resolve) => {
       const end = (): void => {
         timer.cancel();
         this.#naps.delete(end);
         resolve();
       };
-      const timer = reactor.after((startNs - reactor.now) / 1e6, end);
+      const timer = this.#host.reactor.after(ms, end);
       this.#naps.add(end);
     });
   }

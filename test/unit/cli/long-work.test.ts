@@ -1,4 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import { onlyOn } from "../../../src/cli/shutdown.ts";
+import type { Volume } from "../../../src/client/types.ts";
 import type { Answers } from "../../support/api-stand-in.ts";
 import {
   againstApi,
@@ -207,6 +209,63 @@ describe("drain", () => {
       "GET /nodes/node-1": { body: drained },
     });
     expect(JSON.parse(ran.out)).toEqual(drained);
+  });
+});
+
+describe("node shutdown", () => {
+  const labelled = (drainlabels: string[]) =>
+    node("node-1", { cordondrainstate: { drainedstate: { cordonlabels: [], drainlabels } } });
+  const [first, second] = REPLICAS;
+  const copies = (secondState: string): object => ({
+    ...volume,
+    state: {
+      ...volume.state,
+      replica_topology: {
+        [first]: { node: "node-1", pool: "pool-1", state: "Online", healthy: true },
+        [second]: { node: "node-2", pool: "pool-2", state: secondState, healthy: true },
+      },
+    },
+  });
+  const answers = (secondState: string): Answers => ({
+    "GET /volumes": { body: { entries: [copies(secondState)] } },
+    "PUT /nodes/node-1/drain/shutdown": { body: labelled(["shutdown"]) },
+  });
+
+  test("drains the node, and says that it can be switched off", async () => {
+    const ran = await run("node shutdown node-1 --safe", answers("Online"));
+    expect([ran.status, ran.out]).toEqual([0, "Node node-1 successfully drained"]);
+    expect(ran.err).toContain("Node node-1 can be switched off");
+    expect(ran.err).toContain("trilith uncordon node node-1 shutdown");
+  });
+
+  test("is refused for the only good copy, unless the risk is accepted by name", async () => {
+    const refused = await run("node shutdown node-1 --safe", answers("Unknown"));
+    expect(refused.status).not.toBe(0);
+    expect(refused.err).toContain(`the only good copy of volume ${VOLUME}`);
+    expect(refused.err).toContain("--accept-risk=node-1");
+    expect(refused.api.asked.map(({ method }) => method)).toEqual(["GET"]);
+    const wrong = await run("node shutdown node-1 --safe --accept-risk=node-2", answers("Unknown"));
+    expect(wrong.status).toBe(2);
+    const accepted = await run(
+      "node shutdown node-1 --safe --accept-risk=node-1",
+      answers("Unknown"),
+    );
+    expect(accepted.status).toBe(0);
+    // Another node may go: the copy on it is not the last one.
+    expect(onlyOn([copies("Unknown") as Volume], "node-2")).toEqual([]);
+  });
+
+  test("says nothing of the kind when somebody has cancelled the drain", async () => {
+    const ran = await run("node shutdown node-1 --safe", {
+      ...answers("Online"),
+      "PUT /nodes/node-1/drain/shutdown": { body: free },
+    });
+    expect(ran.out).toBe("Node node-1 drain has been cancelled");
+    expect(ran.err).not.toContain("switched off");
+  });
+
+  test("has to be asked for by its name", async () => {
+    expect((await run("node shutdown node-1", answers("Online"))).status).toBe(2);
   });
 });
 

@@ -1,6 +1,6 @@
 /** Publication of volumes: where they are served, to whom, and how that moves. */
 import { TrilithError } from "../../../errors.ts";
-import { hostNqnOf, SEVERAL_HOSTS } from "../../../names.ts";
+import { hostNqnOf, nqnOf, SEVERAL_HOSTS } from "../../../names.ts";
 import type { ClusterState } from "../../cluster-state.ts";
 import type { PublishRequest } from "../../control.ts";
 import type {
@@ -27,7 +27,14 @@ import {
   whyNoTarget,
 } from "../placement/target.ts";
 import type { Change, Decision } from "../plan.ts";
-import { nexusesOf, nexusStatus, nodeStatus, replicasOf, targetNexus } from "../status.ts";
+import {
+  nexusesOf,
+  nexusStatus,
+  nodeStatus,
+  observedNexus,
+  replicasOf,
+  targetNexus,
+} from "../status.ts";
 import { checkNqn, checkText } from "./arguments.ts";
 import { event, type FreshUuids, fresh, isEqual, nothing, put, touch } from "./changes.ts";
 import { invalid, notFound, precondition, requireVolume } from "./errors.ts";
@@ -273,7 +280,8 @@ function notPublished(uuid: Uuid): TrilithError {
  * Records that a volume is to be served no more. A node that does not answer is an error
  * (`FailedPrecondition`) unless it is forced: then the target there is forgotten until it does. With
  * `fromHost` (a name or an NQN) it is that host's publication that ends, and only that: a request that
- * comes late changes nothing for whom it is published to by now. Throws `NotPublished`.
+ * comes late changes nothing for whom it is published to by now. Nothing is forced on hosts that are
+ * connected to a node that answers. Throws `NotPublished`.
  */
 export function unpublishVolume(
   state: ClusterState,
@@ -297,6 +305,13 @@ export function unpublishVolume(
       "wait until it is back, or unpublish with force",
     );
   }
+  const connected = targetControllers(state, volume);
+  if (force && fromHost === null && status === "Online" && connected > 0) {
+    throw precondition(
+      `volume ${uuid}: ${connected} connections of hosts to node ${target.nodeId} are open; forced, it would be taken from under them`,
+      `on each host: umount, then nvme disconnect -n ${nqnOf(uuid)}; then: trilith unpublish volume ${uuid}`,
+    );
+  }
   const changes: Change[] = [
     put("volumes", {
       ...volume,
@@ -311,6 +326,12 @@ export function unpublishVolume(
     changes,
     events: [event("Volume", "StateChange", uuid, message, target.nodeId)],
   };
+}
+
+/** NVMe controllers that hosts have at the target of a volume, as its engine reports them. */
+function targetControllers(state: ClusterState, volume: VolumeRecord): number {
+  const nexus = targetNexus(state, volume);
+  return (nexus === undefined ? undefined : observedNexus(state, nexus)?.controllers) ?? 0;
 }
 
 function notPublishedTo({ uuid, target }: VolumeRecord, host: string): TrilithError {

@@ -253,6 +253,22 @@ describe("unpublication", () => {
     expect(cluster.stored.nexuses.size).toBe(0);
   });
 
+  test("is not forced on hosts that are connected", () => {
+    const { cluster, uuid, publish, volume } = withVolume();
+    publish({ nodeId: "node-1" });
+    cluster.carryOut();
+    const state = cluster.state();
+    const [seen] = state.observed.get("node-1")!.nexuses.values();
+    (seen as { controllers?: number }).controllers = 2;
+    const error = refusal(() => unpublishVolume(state, uuid, true));
+    expect(error.code).toBe("FailedPrecondition");
+    expect(error.message).toContain("2 connections of hosts to node node-1 are open");
+    expect(error.remedy).toContain("nvme disconnect -n nqn.2019-05.io.openebs:");
+    (seen as { controllers?: number }).controllers = 0;
+    expect(unpublishVolume(state, uuid, true).changes).not.toEqual([]);
+    expect(volume().target).not.toBeNull();
+  });
+
   test("from a host that it is not published to changes nothing", () => {
     const { cluster, uuid, publish, volume } = withVolume();
     publish({ frontendNode: host });
