@@ -90,10 +90,15 @@ export class VolumeChecker {
     }
   }
 
-  /** What a flush that begins now will have covered; to be called when it has ended. */
+  /**
+   * What a flush that begins now will have covered; to be called when it has ended. One that a host sends
+   * again after a power cut cannot bring back what was lost before it came: it covers nothing here.
+   */
   beginFlush(): () => void {
     const covered = [...this.#blocks.values()].map((block) => [block, block.acknowledged] as const);
+    const cuts = this.#cuts;
     return () => {
+      if (cuts !== this.#cuts) return;
       for (const [block, index] of covered) block.durable = Math.max(block.durable, index);
     };
   }

@@ -2,8 +2,10 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Bdev } from "../../../src/engine/bdev/bdev.ts";
 import { deviceIo, takeBuffer } from "../../../src/engine/nexus/child-io.ts";
-import { IoOp } from "../../../src/engine/reactor/io-table.ts";
+import { Nexus } from "../../../src/engine/nexus/index.ts";
+import { IoOp, ioOpNames } from "../../../src/engine/reactor/io-table.ts";
 import { nqnOf } from "../../../src/names.ts";
 import { nodeRecord } from "../../support/store-records.ts";
 import { type Control, simUuid } from "./control.ts";
@@ -47,6 +49,8 @@ export class Cluster {
   /** Machines whose processes came to an end by themselves: somebody starts them again. */
   onCrash: (machine: Machine, what: "engine" | "control") => void = (machine) =>
     machine.startControl();
+  /** By volume: the highest epoch that has acknowledged a write. */
+  readonly #epochs = new Map<string, number>();
   readonly #folder = mkdtempSync(join(tmpdir(), "trilith-cluster-sim-"));
 
   constructor(options: ClusterOptions) {
@@ -54,6 +58,7 @@ export class Cluster {
     this.world = new World(options.seed);
     this.network = new Network(this.world);
     this.host = new Process(this.world, "host", "host");
+    this.world.onServed = (bdev, op) => this.#served(bdev, op);
     const around = {
       world: this.world,
       network: this.network,
@@ -64,6 +69,17 @@ export class Cluster {
     for (let n = 1; n <= options.machines; n++) {
       this.machines.push(new Machine(around, n, DISK_BYTES));
     }
+  }
+
+  /** Once a nexus has acknowledged a write, none of an earlier epoch may answer anything. */
+  #served(bdev: Bdev, op: number): void {
+    if (!(bdev instanceof Nexus)) return;
+    const { volumeUuid, epoch } = bdev.core.identity;
+    const highest = this.#epochs.get(volumeUuid) ?? 0;
+    if (epoch < highest) {
+      const what = `volume ${volumeUuid}: a nexus of epoch ${epoch} answers ${ioOpNames[op]}`;
+      this.world.fail(new Error(`${what}, after one of epoch ${highest} has acknowledged a write`));
+    } else if (op !== IoOp.READ) this.#epochs.set(volumeUuid, epoch);
   }
 
   /** The control process that leads, and has caught up. */

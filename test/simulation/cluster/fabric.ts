@@ -281,6 +281,7 @@ class TargetController {
       const owner: IoOwner = {
         ioDone: (done) => {
           const ended = io.status[done]!;
+          if (ended === 0) this.#process.world.onServed(bdev, op);
           const isRead = op === IoOp.READ && ended === 0;
           const bytes = isRead ? arena.u8.slice(buffer, buffer + length) : NOTHING;
           if (hasData) arena.free(buffer);

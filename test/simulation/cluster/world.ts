@@ -8,6 +8,7 @@
  * to the process that set it, stands still while that is paused, and never fires after its death.
  */
 import { drainMicrotasks } from "bun:jsc";
+import type { Bdev } from "../../../src/engine/bdev/bdev.ts";
 import { Random } from "../../support/random.ts";
 
 /** What the clocks of all machines show at the beginning: milliseconds since 1970. */
@@ -96,6 +97,8 @@ export class World {
   nowMs = 0;
   current: Process | null = null;
   readonly notes: string[] = [];
+  /** Told of every request that a device behind a subsystem has carried out for a host. */
+  onServed: (bdev: Bdev, op: number) => void = () => {};
   /** Told of every note; for looking at a failing seed. */
   onNote: ((line: string) => void) | null = null;
   #events: Event[] = [];
