@@ -148,13 +148,15 @@ export class Disk {
       this.#keep(change);
       return;
     }
-    // What the cache holds of the same place is older: it must not come to the disk after this.
+    // What the cache holds of the same place is older: it must not come to the disk after this, nor what is
+    // older still after that.
     const end = change.offset + change.length;
-    this.#volatile = this.#volatile.filter(({ change: older }) => {
-      const isElsewhere = older.offset >= end || older.offset + older.length <= change.offset;
-      if (!isElsewhere) applyTo(this.#durable, older);
-      return isElsewhere;
-    });
+    const newest = this.#volatile.findLastIndex(
+      ({ change: older }) => older.offset < end && older.offset + older.length > change.offset,
+    );
+    for (const { change: older } of this.#volatile.splice(0, newest + 1)) {
+      applyTo(this.#durable, older);
+    }
     applyTo(this.#durable, change);
   }
 
