@@ -189,9 +189,13 @@ describe.skipIf(programsFolder === null)("claims", () => {
       { name: "mayastor-1" },
       { allowVolumeExpansion: true },
     );
-    await server.client.patch(persistentVolumeClaims, made.metadata, {
-      spec: { resources: { requests: { storage: "2Gi" } } },
-    });
+    // The API server's own copy of the class follows a moment later.
+    const larger = { spec: { resources: { requests: { storage: "2Gi" } } } };
+    await waitUntil(
+      "the claim being enlarged",
+      () => server.client.patch(persistentVolumeClaims, made.metadata, larger),
+      () => true,
+    );
     await waitUntil(
       "the volume being larger",
       () => server.client.get<PersistentVolume>(persistentVolumes, { name: pv.metadata.name }),

@@ -30,8 +30,9 @@ const volumeControllers = [
 ];
 
 /** Starts Kubernetes' own controllers of volumes. */
-export function startVolumeControllers(server: KubeServer): void {
+export function startVolumeControllers(server: KubeServer, ...more: string[]): void {
   server.run("kube-controller-manager", [
+    ...more,
     `--controllers=${volumeControllers.join(",")}`,
     "--leader-elect=false",
     `--bind-address=${server.address}`,
