@@ -162,6 +162,18 @@ export class ReplicaAccess implements VendorCommands {
     );
   }
 
+  /** Throws `Superseded` unless the reservation is held with this key. */
+  #assertHolder(key: bigint): void {
+    const { state } = this.reservations;
+    const holder = state.registrants.find(({ hostId }) => holds(state, hostId));
+    if (holder?.key === key) return;
+    throw new TrilithError(
+      "Superseded",
+      `replica ${this.#replica.uuid} is reserved by another nexus`,
+      "publish the volume again with a higher epoch",
+    );
+  }
+
   /** The local nexus has lost the replica: it is told, and what it had under way has ended. */
   async #fence(): Promise<void> {
     const local = this.#local;
@@ -329,7 +341,9 @@ export class ReplicaAccess implements VendorCommands {
       case ReplicaOpcode.RENEW: {
         const { epoch, nexusUuid } = decodeClaim(command.data);
         this.#assertEpoch(epoch);
-        this.#leases.grant(command.association, reservationKey(epoch, nexusUuid));
+        const key = reservationKey(epoch, nexusUuid);
+        this.#assertHolder(key);
+        this.#leases.grant(command.association, key);
         break;
       }
       case ReplicaOpcode.MARK_DIRTY:
