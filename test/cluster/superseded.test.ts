@@ -85,10 +85,15 @@ test("a target that stood still while the volume moved acknowledges nothing, and
   const { cluster, uuid, target, others, path } = volume;
   const former = new PathHost({ writers: [path(target)], readers: [], depth: DEPTH });
   await former.writes(300);
+  const later = new PathHost({ writers: others.map(path), readers: [], depth: DEPTH, base: LATER });
+  await waitUntil(
+    "a host on every standby",
+    () => cluster.rest.paths(uuid),
+    (paths) => paths.every(({ role, hosts }) => role === "target" || hosts === 1),
+  );
   target.pause();
   await hasMoved(volume);
   const { writes } = former.report;
-  const later = new PathHost({ writers: others.map(path), readers: [], depth: DEPTH, base: LATER });
   await later.writes(300);
   // What the former host had sent lies in the sockets of a process that goes on now.
   target.resume();
