@@ -5,7 +5,7 @@ import { getCapacity } from "./capacity.ts";
 import { createVolume } from "./create-volume.ts";
 import type { ControllerParts } from "./parts.ts";
 import { controllerPublish, controllerUnpublish } from "./publish.ts";
-import { createSnapshot, deleteSnapshot, listSnapshots } from "./snapshots.ts";
+import { createSnapshot, deleteSnapshot, getSnapshot, listSnapshots } from "./snapshots.ts";
 import {
   deleteVolume,
   expandVolume,
@@ -25,6 +25,7 @@ const rpcs: readonly Rpc[] = [
   Rpc.GET_CAPACITY,
   Rpc.CREATE_DELETE_SNAPSHOT,
   Rpc.LIST_SNAPSHOTS,
+  Rpc.GET_SNAPSHOT,
   Rpc.EXPAND_VOLUME,
   Rpc.SINGLE_NODE_MULTI_WRITER,
 ];
@@ -43,6 +44,7 @@ export function controllerService(parts: ControllerParts): ControllerHandlers {
     controllerExpandVolume: (request, call) => expandVolume(parts, request, call),
     createSnapshot: (request, call) => createSnapshot(parts, request, call),
     deleteSnapshot: (request, call) => deleteSnapshot(parts, request, call),
+    getSnapshot: (request) => getSnapshot(parts, request),
     listSnapshots: (request) => listSnapshots(parts, request),
     controllerGetCapabilities: async () => ({
       capabilities: rpcs.map((type) => ({ type: { case: "rpc", value: { type } } as const })),

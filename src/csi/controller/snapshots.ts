@@ -4,6 +4,7 @@ import { TrilithError } from "../../errors.ts";
 import type {
   CreateSnapshotRequest,
   DeleteSnapshotRequest,
+  GetSnapshotRequest,
   ListSnapshotsRequest,
 } from "../generated/csi_pb.js";
 import type { Call } from "../grpc/service.ts";
@@ -82,6 +83,14 @@ export async function deleteSnapshot(
     doneOr(["NotFound"], client.deleteSnapshot(snapshotId)),
   );
   return {};
+}
+
+/** Answers GetSnapshot. Throws `NotFound`. */
+export async function getSnapshot({ client }: ControllerParts, { snapshotId }: GetSnapshotRequest) {
+  requiredId("snapshot id", snapshotId);
+  const [found] = isId(snapshotId) ? await client.snapshots({ snapshot: snapshotId }) : [];
+  if (found === undefined) throw noSuch("snapshot", snapshotId);
+  return { snapshot: snapshotOf(found) };
 }
 
 /** Answers ListSnapshots. A filter that nothing fits gives an empty list. */
