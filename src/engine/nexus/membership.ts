@@ -272,14 +272,25 @@ export class Membership {
     return true;
   }
 
+  /** It may have become so while something was awaited. */
+  #isSuperseded(): boolean {
+    return this.#core.ended === "superseded";
+  }
+
   /** Tries to get one of the last children back. */
   async #revive(failing: readonly Child[]): Promise<boolean> {
     for (const child of failing) {
       try {
         await this.detach(child);
         const device = await this.#core.context.openChild(child.uri);
+        // Another nexus serves the volume by now: nothing of it is to be touched any more.
+        if (this.#isSuperseded()) {
+          await device.close();
+          return false;
+        }
         this.attach(child, device);
         const state = await this.claim(child, true);
+        if (this.#isSuperseded()) return false;
         if (state !== undefined && !this.#isCurrent(child, state)) continue;
         if (child.mayLack && this.#isWorthWaiting(failing)) continue;
         child.mayLack = false;
@@ -322,6 +333,7 @@ export class Membership {
    */
   async record(lost: readonly Child[], cleanShutdown = false): Promise<boolean> {
     const core = this.#core;
+    if (this.#isSuperseded()) return false;
     const { volumeUuid, uuid, epoch } = core.identity;
     const children = core.present().map((child) => ({
       uri: child.uri,
@@ -367,6 +379,7 @@ export class Membership {
   /** Writes the sync state of children; those that fail are lost. True: all have it. */
   async writeState(children: readonly Child[], change: { clean: boolean }): Promise<boolean> {
     const core = this.#core;
+    if (this.#isSuperseded()) return false;
     const state = {
       epoch: core.identity.epoch,
       generation: core.generation,

@@ -513,6 +513,33 @@ test("a rebuild can be paused, limited and stopped, and is remembered", () => {
   });
 });
 
+test("a nexus that is superseded while it gets a child back touches nothing any more", () => {
+  withVolume(1, async (volume, replicas, reactor) => {
+    const nexus = await volume.open();
+    const host = new SimHost(nexus);
+    const [replica] = replicas;
+    await host.write(0, block(1));
+    replica!.down = true;
+    const writing = host.write(0, block(2));
+    await eventually(reactor, "I/O is held", () => volume.events.some((e) => e.kind === "io-held"));
+    // The child is being opened again when the successor begins.
+    replica!.down = false;
+    replica!.stalled = true;
+    await reactor.sleep(1_000);
+    const { state } = replica!;
+    const { calls } = volume.recorder;
+    nexus.membership.supersede("a newer nexus is active");
+    expect(await writing).toBe(IoStatus.SUPERSEDED);
+    const seen = volume.events.length;
+    replica!.release();
+    await reactor.sleep(5_000);
+    expect(volume.events.slice(seen)).toEqual([]);
+    expect(replica!.state).toEqual(state);
+    expect(volume.recorder.calls).toBe(calls);
+    await nexus.close();
+  });
+});
+
 test("a write over many segments has its turn while a rebuild is at them", () => {
   withVolume(2, async (volume, replicas, reactor) => {
     const nexus = await volume.open(replicas.slice(0, 1));
