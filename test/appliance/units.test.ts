@@ -123,6 +123,12 @@ describe("the units", () => {
     expect(settings(unit, "BindsTo")).toEqual([]);
   });
 
+  test("at shutdown the engine stops while the control process is there to move what it serves", () => {
+    // What starts later stops earlier.
+    expect(settings("trilith-engine.service", "After")).toContain("trilith.service");
+    expect(settings("trilith.service", "After").join(" ")).not.toContain("trilith-engine");
+  });
+
   test("the user is made, with the group that owns disks", () => {
     const root = folder();
     for (const name of ["etc", "usr/lib/sysusers.d"]) {
