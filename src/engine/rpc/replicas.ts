@@ -15,6 +15,11 @@ export const ReplicaSync = v.object({
   baseGeneration: Count,
   /** Its last nexus was closed in an orderly way. */
   clean: v.boolean(),
+  /**
+   * The machine was started anew since it was last written to: writes that were acknowledged and not
+   * flushed may be gone. Absent: not known (an older version).
+   */
+  mayLack: v.optional(v.boolean()),
   dirtyRegions: Count,
 });
 

@@ -15,7 +15,7 @@ import {
   ReservationKind,
 } from "../../nvme/reservations.ts";
 import type { Allocation, Claim, ReplicaLink, SyncState } from "../nexus/index.ts";
-import type { Pool, Replica } from "../pool/index.ts";
+import type { Attributes, Pool, Replica } from "../pool/index.ts";
 import {
   acquire,
   holds,
@@ -98,6 +98,18 @@ export function giveUp(state: ReservationState, hostId: string, key: bigint): Re
 /** A host identifier as reservations know it. */
 export function hostIdHex(hostId: string): string {
   return hostId.replaceAll("-", "");
+}
+
+/**
+ * True for a replica whose machine was started anew while a nexus was writing to it: what was written
+ * and not flushed may be gone. `bootId` is that of the present start.
+ */
+export function mayLack(
+  attributes: Pick<Attributes, "bootId" | "clean" | "healthGeneration">,
+  bootId: string,
+): boolean {
+  const isSameBoot = attributes.bootId === "" || attributes.bootId === bootId;
+  return !isSameBoot && !attributes.clean && attributes.healthGeneration > 0;
 }
 
 interface Claimant {
@@ -186,15 +198,14 @@ export class ReplicaAccess implements VendorCommands {
   }
 
   readState(): SyncState {
-    const { epoch, healthGeneration, dirtyBaseGeneration, clean, bootId } =
-      this.#replica.attributes;
-    const isSameBoot = bootId === "" || bootId === this.#context.options.bootId;
+    const { attributes } = this.#replica;
+    const { epoch, healthGeneration, dirtyBaseGeneration, clean } = attributes;
     return {
       epoch,
       generation: healthGeneration,
       baseGeneration: dirtyBaseGeneration,
       clean,
-      mayLack: !isSameBoot && !clean && healthGeneration > 0,
+      mayLack: mayLack(attributes, this.#context.options.bootId),
     };
   }
 

@@ -11,7 +11,7 @@ import type { Replica as ReplicaBody, Snapshot as SnapshotBody } from "../rpc/re
 import { Serial } from "../serial.ts";
 import type { ShardMethods } from "./methods.ts";
 import { Pools, type PoolUser, poolStateOf } from "./pools.ts";
-import { ReplicaAccess } from "./replica-access.ts";
+import { mayLack, ReplicaAccess } from "./replica-access.ts";
 import type { ShardContext } from "./shard.ts";
 import type { Shares } from "./shares.ts";
 
@@ -341,6 +341,7 @@ export class Replicas implements PoolUser {
         generation: attributes.healthGeneration,
         baseGeneration: attributes.dirtyBaseGeneration,
         clean: attributes.clean,
+        mayLack: mayLack(attributes, this.#context.options.bootId),
         dirtyRegions: replica.intent.dirtyCount,
       },
       reactor: this.#context.reactor.index,

@@ -23,6 +23,11 @@ export const HOSTS_LOST_HOLD_MS = 3_000;
 export const HOSTS_LOST_GAP_MS = 30_000;
 /** A pool that is so full, of thin volumes that may grow, is warned of (percent). */
 export const POOL_FULL_PERCENT = 90;
+/**
+ * A volume whose replicas at hand may all lack acknowledged writes waits so long for one that does not,
+ * counted from the start of the last of their engines.
+ */
+export const WHOLE_REPLICA_WAIT_MS = 30_000;
 /** Unit of the replicas' write-intent logs (DESIGN 6.4). */
 export const INTENT_REGION_BYTES = 4 << 20;
 /** Children that a nexus can have. */

@@ -11,7 +11,7 @@ import { deviceBytes } from "../capacity.ts";
 import type { Work } from "../plan.ts";
 import { followedHosts, switchedOver } from "./failover.ts";
 import { leftByHosts } from "./host-paths.ts";
-import { CHILDREN_MAX, CREATE_PATIENCE_MS } from "./limits.ts";
+import { CHILDREN_MAX, CREATE_PATIENCE_MS, WHOLE_REPLICA_WAIT_MS } from "./limits.ts";
 import { movedTarget } from "./move.ts";
 import { isBegun, type Planning } from "./planning.ts";
 import { engine, event, put, store, work } from "./steps.ts";
@@ -247,6 +247,7 @@ function opening(p: Planning, volume: VolumeRecord, record: NexusRecord): Work |
     );
     return "waiting";
   }
+  if (mayWholeReturn(p, volume, replicas, children)) return "waiting";
   children.sort((a, b) => rank(a) - rank(b));
   const chosen = children.slice(0, CHILDREN_MAX);
   const { uuid, epoch, name, sizeBytes, nodeId } = record;
@@ -263,6 +264,42 @@ function opening(p: Planning, volume: VolumeRecord, record: NexusRecord): Work |
   const listed = chosen.map(({ uri }) => ({ uri, replicaUuid: replicaOfUri(uri) }));
   const done = opened({ ...record, children: listed });
   return work(subject, open, done, ...(share === null ? [] : [share]));
+}
+
+/**
+ * True while all healthy replicas at hand may lack acknowledged writes, because their machines were
+ * started anew, and one that is away need not: opened without it, the volume would lose those writes for
+ * good. Bounded, because it may never come back; what a volume loses then is what a disk loses that is
+ * switched off before it was flushed.
+ */
+function mayWholeReturn(
+  p: Planning,
+  volume: VolumeRecord,
+  replicas: readonly ReplicaRecord[],
+  children: readonly { readonly uri: string }[],
+): boolean {
+  const atHand = new Set(children.map(({ uri }) => replicaOfUri(uri)));
+  const healthy = replicas.filter((replica) => replica.healthy);
+  const away = healthy.filter(({ uuid }) => !atHand.has(uuid));
+  if (away.length === 0) return false;
+  let untilMs = 0;
+  for (const replica of healthy) {
+    if (!atHand.has(replica.uuid)) continue;
+    if (p.replica(replica)?.sync.mayLack !== true) return false;
+    const startedMs = Date.parse(p.online(replica.nodeId)?.info?.startedAt ?? "");
+    if (startedMs > 0) untilMs = Math.max(untilMs, startedMs + WHOLE_REPLICA_WAIT_MS);
+  }
+  if (p.nowMs >= untilMs) return false;
+  p.wakeAt(untilMs);
+  const nodes = away.map(({ nodeId }) => nodeId).join(", ");
+  p.warn(
+    "critical",
+    `volume/${volume.uuid}`,
+    "its replicas at hand may lack writes that were acknowledged before their nodes lost power; " +
+      `one that has them is waited for, up to ${WHOLE_REPLICA_WAIT_MS / 1000} s`,
+    `bring back a node of ${nodes}`,
+  );
+  return true;
 }
 
 /** Healthy ones first, of those the local one. */

@@ -296,6 +296,61 @@ describe("opening a nexus", () => {
     expect(words(work?.steps)[0]).toBe("n1 createNexus");
   });
 
+  describe("with replicas whose machines lost power", () => {
+    const lacking = (node: string, startedMsAgo: number, mayLack = true) => {
+      const seen = seenNode(node);
+      const i = Number(node.slice(1)) - 1;
+      const record = replicaRecord(id(10 + i), VOLUME, `p-${node}`, {
+        nodeId: node,
+        sizeBytes: SIZE,
+        allowedHosts: i === 0 ? null : [nqn("n1")],
+      });
+      const replica = seenReplica(record);
+      const startedAt = new Date(NOW_MS - startedMsAgo).toISOString();
+      return {
+        info: { ...seen.info!, startedAt },
+        replicas: new Map([
+          [record.uuid, { ...replica, sync: { ...replica.sync, clean: false, mayLack } }],
+        ]),
+      };
+    };
+    const subject = `volume/${VOLUME}`;
+
+    test("waits for one that may be whole, but not for ever", () => {
+      const nodes = { n1: lacking("n1", 60_000), n2: lacking("n2", 10_000) };
+      const state = published({ ...creating, nodes, away: ["n3"] });
+      const { work, warnings } = planFor(state, subject);
+      expect(work).toBeNull();
+      expect(warnings[0]).toMatchObject({
+        severity: "critical",
+        remedy: "bring back a node of n3",
+      });
+      expect(plan(state).wakeAtMs).toBe(NOW_MS + 20_000);
+      const late = published({
+        ...creating,
+        nodes: { n1: lacking("n1", 60_000), n2: lacking("n2", 30_000) },
+        away: ["n3"],
+      });
+      expect(words(planFor(late, subject).work?.steps)[0]).toBe("n1 createNexus");
+    });
+
+    test("does not wait when one at hand lacks nothing, or none is away that holds all", () => {
+      const whole = published({
+        ...creating,
+        nodes: { n1: lacking("n1", 0), n2: lacking("n2", 0, false) },
+        away: ["n3"],
+      });
+      expect(words(planFor(whole, subject).work?.steps)[0]).toBe("n1 createNexus");
+      const known = published({
+        ...creating,
+        nodes: { n1: lacking("n1", 0), n2: lacking("n2", 0) },
+        away: ["n3"],
+        replicas: [{}, {}, { healthy: false }],
+      });
+      expect(words(planFor(known, subject).work?.steps)[0]).toBe("n1 createNexus");
+    });
+  });
+
   test("does not happen without a healthy replica", () => {
     const state = published({
       ...creating,
