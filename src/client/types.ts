@@ -467,7 +467,7 @@ export interface DrainProgress {
   readonly node: string;
   readonly phase: "none" | "draining" | "drained";
   readonly remaining: readonly {
-    readonly kind: "target" | "closing" | "replica";
+    readonly kind: "target" | "closing" | "opening" | "replica";
     readonly uuid: string;
     readonly volume?: Maybe<string>;
     readonly waitsFor: string;

@@ -80,12 +80,12 @@ async function isWhole({ cluster, uuid }: Published): Promise<void> {
   );
 }
 
-test("a target that stood still while the volume moved acknowledges nothing, and nothing of it is stored", async () => {
+test("a target that stood still while the volume moved acknowledges and stores nothing that was not there then", async () => {
   const volume = await published();
   const { cluster, uuid, target, others, path } = volume;
   const former = new PathHost({ writers: [path(target)], readers: [], depth: DEPTH });
   await former.writes(300);
-  const later = new PathHost({ writers: others.map(path), readers: [], depth: DEPTH, base: LATER });
+  const witness = new PathHost({ writers: [], readers: others.map(path), depth: DEPTH });
   await waitUntil(
     "a host on every standby",
     () => cluster.rest.paths(uuid),
@@ -93,13 +93,18 @@ test("a target that stood still while the volume moved acknowledges nothing, and
   );
   target.pause();
   await hasMoved(volume);
-  const { writes } = former.report;
+  await witness.until("all blocks read", ({ found }) => found.every((number) => number >= 0));
+  const { found } = witness.report;
+  const later = new PathHost({ writers: others.map(path), readers: [], depth: DEPTH, base: LATER });
   await later.writes(300);
   // What the former host had sent lies in the sockets of a process that goes on now.
   target.resume();
   await isWhole(volume);
   await later.writes(300);
-  expect(former.report.writes).toBe(writes);
+  // What every replica had before may be acknowledged late; anything else would be acknowledged and gone.
+  for (const [block, number] of former.report.acknowledged.entries()) {
+    expect(number).toBeLessThanOrEqual(found[block]!);
+  }
   endPathHosts();
   const reader = new PathHost({ writers: [], readers: others.map(path), depth: DEPTH });
   await reader.until("all blocks read", ({ found }) => found.every((number) => number >= 0));

@@ -24,7 +24,7 @@ export interface PathHostOptions {
   readonly hostNqn: string;
   readonly hostId: string;
   readonly keepAliveMs: number;
-  /** Writes at a time, each to a block of its own; the first is the one that readers read. */
+  /** Writes at a time, each to a block of its own. */
   readonly depth: number;
   /** The numbers written are above this. */
   readonly base: number;
@@ -35,8 +35,8 @@ export interface PathHostReport {
   /** Writes acknowledged and reads answered so far. */
   readonly writes: number;
   readonly reads: readonly number[];
-  /** Highest number acknowledged so far in the first block. */
-  readonly acknowledged: number;
+  /** Highest number acknowledged so far in each of `depth` blocks. */
+  readonly acknowledged: readonly number[];
   /** What the readers found last in each of `depth` blocks. */
   readonly found: readonly number[];
   /** Longest time between two acknowledged writes since the last report, that which goes on included. */
@@ -56,7 +56,7 @@ const RECONNECT_MS = 20;
 class Host {
   readonly reactor = new Reactor({ index: 0, arenaBytes: ARENA_BYTES });
   readonly #options: PathHostOptions;
-  #acknowledged = 0;
+  readonly #acknowledged: number[];
   readonly #found: number[];
   #writes = 0;
   readonly #reads: number[];
@@ -69,6 +69,7 @@ class Host {
     this.#options = options;
     this.#reads = options.readers.map(() => 0);
     this.#found = Array.from({ length: options.depth }, () => -1);
+    this.#acknowledged = Array.from({ length: options.depth }, () => 0);
   }
 
   async run(): Promise<void> {
@@ -160,7 +161,7 @@ class Host {
         await reactor.sleep(RETRY_MS);
         continue;
       }
-      if (block === 0) this.#acknowledged = next;
+      this.#acknowledged[block] = next;
       next++;
       this.#writes++;
       const { now } = reactor;
@@ -175,7 +176,7 @@ class Host {
     const path = await this.#open(uri);
     const { depth } = this.#options;
     for (let block = 0; ; block = (block + 1) % depth) {
-      const known = block === 0 ? this.#acknowledged : 0;
+      const known = this.#acknowledged[block]!;
       const status = path.state === "live" ? await this.#io(path, IoOp.READ, block, buffer) : -1;
       if (status !== IoStatus.OK) {
         await reactor.sleep(RETRY_MS);

@@ -202,7 +202,7 @@ export const DrainProgress = v.object({
   phase: v.picklist(["none", "draining", "drained"]),
   remaining: v.array(
     v.object({
-      kind: v.picklist(["target", "closing", "replica"]),
+      kind: v.picklist(["target", "closing", "opening", "replica"]),
       /** Of the nexus or replica. */
       uuid: Uuid,
       volume: v.optional(Uuid),

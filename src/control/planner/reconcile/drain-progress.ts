@@ -1,7 +1,7 @@
 /** What a drained node still has that is to leave, and what each thing waits for. Pure. */
 import { TrilithError } from "../../../errors.ts";
 import type { ClusterState } from "../../cluster-state.ts";
-import type { NodeRecord, ReplicaRecord, Uuid, VolumeRecord } from "../../model.ts";
+import type { NexusRecord, NodeRecord, ReplicaRecord, Uuid, VolumeRecord } from "../../model.ts";
 import { newTarget } from "../decide/publish.ts";
 import { chooseTargetNode } from "../placement/target.ts";
 import { childOfReplica } from "./children.ts";
@@ -10,8 +10,11 @@ import { newReplica } from "./place.ts";
 import { noFailures, Planning } from "./planning.ts";
 
 export interface DrainRemainder {
-  /** `closing`: a former target whose engine has not ended it yet. */
-  readonly kind: "target" | "closing" | "replica";
+  /**
+   * `closing`: a former target whose engine has not ended it yet. `opening`: a target on another node that
+   * is not open yet, and is opened with a replica of this one.
+   */
+  readonly kind: "target" | "closing" | "opening" | "replica";
   /** Of the nexus, or of the replica. */
   readonly uuid: Uuid;
   readonly volumeUuid: Uuid | null;
@@ -50,6 +53,27 @@ function targets(p: Planning, node: NodeRecord): DrainRemainder[] {
     const { uuid, volumeUuid } = nexus;
     const waitsFor = "being closed: the volume is served elsewhere already";
     found.push({ kind: "closing", uuid, volumeUuid, waitsFor, isStuck: false });
+  }
+  for (const { uuid, volumeUuid, nodeId } of openingElsewhere(p, node)) {
+    const waitsFor = `being opened on ${nodeId}`;
+    found.push({ kind: "opening", uuid, volumeUuid, waitsFor, isStuck: false });
+  }
+  return found;
+}
+
+/**
+ * Targets that are being opened elsewhere with a replica of the node: were its engine to stop now, hosts
+ * would wait until that is noticed.
+ */
+export function openingElsewhere(p: Planning, node: NodeRecord): NexusRecord[] {
+  const found: NexusRecord[] = [];
+  for (const nexus of p.stored.nexuses.values()) {
+    if (nexus.status !== "Creating" || nexus.nodeId === node.id || nexus.volumeUuid === null)
+      continue;
+    const volume = p.stored.volumes.get(nexus.volumeUuid);
+    if (volume?.target?.nexusUuid !== nexus.uuid || p.failures.has(`volume/${volume.uuid}`))
+      continue;
+    if (p.replicasOf(volume).some((replica) => replica.nodeId === node.id)) found.push(nexus);
   }
   return found;
 }

@@ -3,6 +3,7 @@ import type { NodeRecord } from "../../model.ts";
 import { uncordonNode } from "../decide/nodes.ts";
 import type { Work } from "../plan.ts";
 import { outlived } from "../stopping.ts";
+import { openingElsewhere } from "./drain-progress.ts";
 import { staysWhenDrained } from "./move.ts";
 import type { Planning } from "./planning.ts";
 import { event, put, store, work } from "./steps.ts";
@@ -29,6 +30,7 @@ export function planNode(p: Planning, node: NodeRecord): Work | null {
     // Former targets are waited for as long as they can be closed.
     if (nexus.nodeId === node.id && nexus.phase === "Shutdown" && !isAway) return null;
   }
+  if (!isAway && openingElsewhere(p, node).length > 0) return null;
   if (node.evacuate) {
     for (const replica of p.stored.replicas.values()) {
       if (replica.nodeId === node.id && replica.volumeUuid !== null) return null;

@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import type { ClusterSettings, ObservedNode } from "../../../../src/control/cluster-state.ts";
 import type { NexusRecord, ReplicaRecord, VolumeRecord } from "../../../../src/control/model.ts";
 import type { Change, Step } from "../../../../src/control/planner/plan.ts";
+import { drainRemainder } from "../../../../src/control/planner/reconcile/drain-progress.ts";
 import { type Failures, plan, planFor } from "../../../../src/control/planner/reconcile/index.ts";
 import {
   NOW_MS,
@@ -642,6 +643,21 @@ describe("nodes that are drained", () => {
     expect(putOf(work?.steps, "nodes")).toMatchObject([{ drainPhase: "drained" }]);
     Object.assign(state.stored.nodes.get("n1")!, { evacuate: true });
     expect(planFor(state, "node/n1").work).toBeNull();
+  });
+
+  test("are not yet drained while a target is being opened elsewhere with a replica of theirs", () => {
+    const opening = { nodeId: "n2", status: "Creating" };
+    const state = draining({});
+    const volume = state.stored.volumes.get(VOLUME)!;
+    Object.assign(volume, { target: { ...volume.target!, nodeId: "n2" } });
+    Object.assign(state.stored.nexuses.get(NEXUS)!, opening);
+    expect(planFor(state, "node/n1").work).toBeNull();
+    expect(drainRemainder(state, state.stored.nodes.get("n1")!)).toEqual([
+      expect.objectContaining({ kind: "opening", uuid: NEXUS, waitsFor: "being opened on n2" }),
+    ]);
+    Object.assign(state.stored.nexuses.get(NEXUS)!, { status: "Created" });
+    const { work } = planFor(state, "node/n1");
+    expect(putOf(work?.steps, "nodes")).toMatchObject([{ drainPhase: "drained" }]);
   });
 });
 
