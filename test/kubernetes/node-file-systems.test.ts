@@ -465,6 +465,7 @@ describe.if(canMakeLoopDevices)("the node service", () => {
     }
     expect(statSync(a.target).isBlockDevice()).toBe(true);
     expect(a.mounts(a.target)).toHaveLength(1);
+    await fails(calls.unstage(uuid, a.staging), "InUse", /is mounted at /);
     writeAt(a.target, 4096, bytes);
     const stats = await calls.stats(uuid, a.target);
     expect(stats.usage![0]!.total).toBe(BigInt(VOLUME_BYTES));

@@ -15,6 +15,7 @@ import { GROW_LIMIT_MS, POLL_MS, RELEASE_LIMIT_MS } from "./limits.ts";
 import { busyError, makeTarget, mountDevice, unmountAll } from "./mounting.ts";
 import { type Access, isSameAccess, type StageRecord, type StageRecords } from "./records.ts";
 import {
+  bindsOf,
   isDeviceFree,
   isDeviceGone,
   isMountOf,
@@ -209,7 +210,8 @@ const continuing: ReadonlySet<unknown> = new Set(["Aborted", "Timeout", "Unavail
 /** True when nothing on this machine uses the volume's device. */
 async function isUnused(parts: NodeParts, volumeUuid: string, device: string): Promise<boolean> {
   if (parts.records.read(volumeUuid) !== null) return false;
-  return (await mountsOf(await readMounts(), device)).length === 0;
+  const mounts = await readMounts();
+  return (await mountsOf(mounts, device)).length + bindsOf(mounts, device).length === 0;
 }
 
 /** The connected volume as the kernel has it now, or undefined. */
@@ -276,9 +278,9 @@ export async function unstageVolume(
   const device = volume?.device ?? null;
   const number = device === null ? null : await blockDeviceNumber(device);
   if (device !== null && number !== null) {
-    const others = (await mountsOf(await readMounts(), device)).filter(
-      (mount) => mount.path !== stagingPath,
-    );
+    const mounts = await readMounts();
+    const uses = [...(await mountsOf(mounts, device)), ...bindsOf(mounts, device)];
+    const others = uses.filter((mount) => mount.path !== stagingPath);
     if (others.length > 0) {
       throw new TrilithError(
         "InUse",

@@ -1,6 +1,7 @@
 /** What the node service sees of the machine: its mounts, its devices, its programs. */
 import { constants } from "node:fs";
 import { open, readFile, stat } from "node:fs/promises";
+import { basename } from "node:path";
 import { blockDeviceNumber } from "../../host/holders.ts";
 import { type Mount, parseMountinfo } from "../../host/mountinfo.ts";
 import { type CommandOptions, commandFailed, type RunCommand } from "./command.ts";
@@ -22,6 +23,12 @@ export async function isMountOf(mount: Mount, device: string): Promise<boolean> 
 export async function mountsOf(mounts: readonly Mount[], device: string): Promise<Mount[]> {
   const isIts = await Promise.all(mounts.map((mount) => isMountOf(mount, device)));
   return mounts.filter((_, index) => isIts[index]);
+}
+
+/** Where a raw block device is published: its node is mounted there. */
+export function bindsOf(mounts: readonly Mount[], device: string): Mount[] {
+  const root = `/${basename(device)}`;
+  return mounts.filter((mount) => mount.fsType === "devtmpfs" && mount.root === root);
 }
 
 /** True when the device below a mounted file system is no longer there. */
