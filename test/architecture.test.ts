@@ -166,6 +166,11 @@ const importRules: Rule[] = [
     why: "the planner is pure: the state in, a plan or an error out",
   },
   {
+    from: /^src\/(client|host|csi|kube)\//,
+    never: /^src\/(cli|node|api)\//,
+    why: "the command line is one of their users, and the API is reached as everybody reaches it",
+  },
+  {
     from: /^src\/(control|api)\//,
     never: /^src\/(node|cli|csi|kube|host|web)\//,
     why: "they are put together in src/node: parts do not know the whole, nor its users",

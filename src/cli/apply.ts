@@ -9,7 +9,7 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { Command } from "commander";
 import { facesOf, TrilithError } from "../errors.ts";
-import { MANIFEST_BYTES_MAX, type Manifest, parseManifests } from "./apply/manifest.ts";
+import { MANIFEST_BYTES_MAX, type Manifest, parseManifests } from "../kube/manifest-file.ts";
 import {
   type Wanted,
   type WantedPool,

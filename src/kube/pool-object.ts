@@ -1,9 +1,10 @@
 /** What the objects that declare pools ask for; for the operator, and for `trilith apply` without Kubernetes. Pure. */
-import { type Manifest, objectAt, textAt, textsAt } from "../cli/apply/manifest.ts";
-import { parseSize } from "../cli/output/size.ts";
+
 import type { CreatePoolBody } from "../client/types.ts";
 import { TrilithError } from "../errors.ts";
+import { type Manifest, objectAt, textAt, textsAt } from "./manifest-file.ts";
 import { CREATED_BY_LABEL, CREATED_BY_OPERATOR, diskPoolVersions } from "./names.ts";
+import { parseSize } from "./size.ts";
 
 export interface WantedPool {
   readonly kind: "pool";

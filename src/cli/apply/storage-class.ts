@@ -5,7 +5,7 @@ import {
 } from "../../csi/class-parameters.ts";
 import { DRIVER_NAME_DEFAULT } from "../../csi/names.ts";
 import { TrilithError } from "../../errors.ts";
-import { type Manifest, textAt, textsAt } from "./manifest.ts";
+import { type Manifest, textAt, textsAt } from "../../kube/manifest-file.ts";
 
 export interface VolumeClass
   extends Pick<

@@ -2,9 +2,9 @@
 
 import type { CreateVolumeBody, Labels } from "../../client/types.ts";
 import { TrilithError } from "../../errors.ts";
+import { type Manifest, objectAt, textAt } from "../../kube/manifest-file.ts";
 import { poolOf, type WantedPool } from "../../kube/pool-object.ts";
-import { parseSize } from "../output/size.ts";
-import { type Manifest, objectAt, textAt } from "./manifest.ts";
+import { parseSize } from "../../kube/size.ts";
 import { type VolumeClass, volumeClassOf } from "./storage-class.ts";
 
 export interface WantedVolume {

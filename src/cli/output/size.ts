@@ -1,5 +1,6 @@
 /** Sizes and durations as people write and read them. */
 import { InvalidArgumentError } from "commander";
+import { parseSize } from "../../kube/size.ts";
 
 const binaryUnits = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
@@ -18,32 +19,6 @@ export function humanSize(bytes: number): string {
 
 function roundedTenth(value: number): number {
   return Math.round(value * 10) / 10;
-}
-
-const factors: Readonly<Record<string, number>> = {
-  "": 1,
-  b: 1,
-  k: 1e3,
-  m: 1e6,
-  g: 1e9,
-  t: 1e12,
-  p: 1e15,
-  ki: 2 ** 10,
-  mi: 2 ** 20,
-  gi: 2 ** 30,
-  ti: 2 ** 40,
-  pi: 2 ** 50,
-};
-
-/**
- * Bytes of `10737418240`, `10GiB`, `10Gi`, `1.5T`, `500MB`: binary units with an i, decimal ones
- * without, as in Kubernetes. Undefined when it is no size.
- */
-export function parseSize(text: string): number | undefined {
-  const match = /^(\d+(?:\.\d+)?)\s*([kmgtp]i?)?b?$/i.exec(text.trim());
-  if (match === null) return undefined;
-  const bytes = Number(match[1]) * factors[(match[2] ?? "").toLowerCase()]!;
-  return Number.isSafeInteger(bytes) ? bytes : undefined;
 }
 
 /** For options and arguments of commander. */

@@ -3,10 +3,11 @@
  * that it comes to the same whatever was missed, repeated or cut off. One step at a time; after it
  * everything is looked at again.
  */
-import { manifestOf } from "../../cli/apply/manifest.ts";
+
 import type { CreatePoolBody, Node, Pool, PurgeBody } from "../../client/types.ts";
 import { type ErrorCode, TrilithError } from "../../errors.ts";
 import { keyOf } from "../client/objects.ts";
+import { manifestOf } from "../manifest-file.ts";
 import { DELETE_ANNOTATION, EXPAND_ANNOTATION, POOL_FINALIZER } from "../names.ts";
 import { poolOf, type WantedPool } from "../pool-object.ts";
 import { type PoolObject, type PoolProblem, recordedView } from "./pool-view.ts";

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseManifests } from "../../../src/cli/apply/manifest.ts";
 import { volumeClassOf } from "../../../src/cli/apply/storage-class.ts";
 import { wantedBy } from "../../../src/cli/apply/wanted.ts";
+import { parseManifests } from "../../../src/kube/manifest-file.ts";
 import type { Answer, Answers, Asked } from "../../support/api-stand-in.ts";
 import { tempFolders } from "../../support/temp-folder.ts";
 import { againstApi, GIB, pools, snapshot, VOLUME, volume } from "./fixtures.ts";

@@ -1,17 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import { matches, parseSelector } from "../../../src/cli/labels.ts";
 import { paintFor } from "../../../src/cli/output/color.ts";
-import {
-  humanDuration,
-  humanSize,
-  parseDuration,
-  parseSize,
-} from "../../../src/cli/output/size.ts";
+import { humanDuration, humanSize, parseDuration } from "../../../src/cli/output/size.ts";
 import { statusLine } from "../../../src/cli/output/status-line.ts";
 import { progressBar } from "../../../src/cli/output/status-screen.ts";
 import { renderTable } from "../../../src/cli/output/table.ts";
 import { connectCommand, shellWord } from "../../../src/cli/publish.ts";
 import { compareVersions } from "../../../src/cli/upgrade-state.ts";
+import { parseSize } from "../../../src/kube/size.ts";
 
 describe("sizes", () => {
   const shown: [bytes: number, text: string][] = [

@@ -1,5 +1,5 @@
 /** Kubernetes manifests as `trilith apply` reads them: YAML or JSON, any number in one file. */
-import { TrilithError } from "../../errors.ts";
+import { TrilithError } from "../errors.ts";
 
 /** Largest file that is read. */
 export const MANIFEST_BYTES_MAX = 4 << 20;
