@@ -262,6 +262,11 @@ function observedInfo(id: string, n: number): NonNullable<ObservedNode["info"]> 
   };
 }
 
+/** As it comes from an engine: read from JSON, so that its texts are the observer's own and whole. */
+function asReported<T>(value: T): T {
+  return JSON.parse(JSON.stringify(value)) as T;
+}
+
 /** What the engines report, `nowMs` being when they were heard of last. */
 export function observedEngines(
   { nodes, pools, replicas, nexuses }: LargeCluster,
@@ -280,6 +285,12 @@ export function observedEngines(
         replicas: perNode.replicas.get(id) ?? [],
         nexuses: perNode.nexuses.get(id) ?? [],
       };
+      const report = asReported({
+        info: observedInfo(id, n),
+        pools: own.pools.map((pool) => observedPool(pool, perPool.get(pool.id)?.length ?? 0)),
+        replicas: own.replicas.map(observedReplica),
+        nexuses: own.nexuses.map(observedNexus),
+      });
       return [
         id,
         {
@@ -287,16 +298,11 @@ export function observedEngines(
           status: "Online",
           lastSeenMs: nowMs,
           offlineSinceMs: null,
-          info: observedInfo(id, n),
-          pools: new Map(
-            own.pools.map((pool) => [
-              pool.id,
-              observedPool(pool, perPool.get(pool.id)?.length ?? 0),
-            ]),
-          ),
-          replicas: new Map(own.replicas.map((one) => [one.uuid, observedReplica(one)])),
+          info: report.info,
+          pools: new Map(report.pools.map((pool) => [pool.name, pool])),
+          replicas: new Map(report.replicas.map((replica) => [replica.uuid, replica])),
           snapshots: new Map(),
-          nexuses: new Map(own.nexuses.map((one) => [one.uuid, observedNexus(one)])),
+          nexuses: new Map(report.nexuses.map((nexus) => [nexus.uuid, nexus])),
         },
       ];
     }),
