@@ -236,10 +236,11 @@ spec: {storageClassName: two, resources: {requests: {storage: 32Mi}}}
   test(
     "takes everything away again, and says what is in the way",
     async () => {
-      const busy = await run("delete pool pool-1");
+      const held = placeOf(await objects<Volume>(`get volume ${VOLUME}`))[0]!.pool!;
+      const busy = await run(`delete pool ${held}`);
       expect(busy.status).toBe(5);
-      expect(busy.err).toMatch(/^error: pool pool-1 holds/);
-      expect(await done("delete pool pool-1 --show-impact")).toMatch(/^volumes lost: /);
+      expect(busy.err).toStartWith(`error: pool ${held} holds`);
+      expect(await done(`delete pool ${held} --show-impact`)).toMatch(/^volumes lost: /);
       await done(`unpublish volume ${VOLUME}`);
       await done(`delete volume ${CLONE}`);
       await done(`delete volume-snapshot ${SNAPSHOT}`);

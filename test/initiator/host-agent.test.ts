@@ -147,12 +147,12 @@ test("the target's node is killed under load: I/O goes on elsewhere, and the pat
   const first = await servingNode(() => true);
   await underLoad(guest, { target: "/mnt" }, async () => {
     await moreWritten(guest, nqn, first.address);
-    // The kernel is to give the lost path up: then it is the agent that has to come back.
-    await guest.ok(`echo 2 >"$(path_of ${nqn} ${first.address})/../ctrl_loss_tmo"`);
     await first.kill();
     const next = await servingNode((node) => node !== first);
     await moreWritten(guest, nqn, next.address);
-    // The kernel has given the path up; nobody but the agent makes it again.
+    // The kernel is to give the lost path up: then it is the agent that has to come back. Not before I/O
+    // goes on: without the minutes that it has by default, a kernel may fail what still waits for a path.
+    await guest.ok(`echo 2 >"$(path_of ${nqn} ${first.address})/../ctrl_loss_tmo"`);
     await until(`! path_of ${nqn} ${first.address}`);
     const troubled = await asHost("trilith host list");
     expect(troubled.output).not.toContain(first.address);
