@@ -35,22 +35,34 @@ function whyNoMove(p: Planning, volume: VolumeRecord, node: NodeRecord): string 
   }
 }
 
+/** Volumes that the node serves and that are to be served elsewhere. */
+export function* leavingVolumes(p: Planning, node: NodeRecord): Generator<VolumeRecord> {
+  for (const volume of p.stored.volumes.values()) {
+    if (volume.target?.nodeId === node.id && !staysWhenDrained(p, volume)) yield volume;
+  }
+}
+
+/** Former targets that the node's engine has not ended yet, as long as it answers. */
+export function* closingNexuses(p: Planning, node: NodeRecord): Generator<NexusRecord> {
+  if (p.isGone(node.id)) return;
+  for (const nexus of p.stored.nexuses.values()) {
+    if (nexus.nodeId === node.id && nexus.phase === "Shutdown") yield nexus;
+  }
+}
+
 function targets(p: Planning, node: NodeRecord): DrainRemainder[] {
   const found: DrainRemainder[] = [];
-  for (const volume of p.stored.volumes.values()) {
-    if (volume.target?.nodeId !== node.id || staysWhenDrained(p, volume)) continue;
+  for (const volume of leavingVolumes(p, node)) {
     const why = whyNoMove(p, volume, node);
     found.push({
       kind: "target",
-      uuid: volume.target.nexusUuid,
+      uuid: volume.target!.nexusUuid,
       volumeUuid: volume.uuid,
       waitsFor: why ?? "being opened on another node",
       isStuck: why !== null,
     });
   }
-  for (const nexus of p.stored.nexuses.values()) {
-    if (nexus.nodeId !== node.id || nexus.phase !== "Shutdown" || p.isGone(node.id)) continue;
-    const { uuid, volumeUuid } = nexus;
+  for (const { uuid, volumeUuid } of closingNexuses(p, node)) {
     const waitsFor = "being closed: the volume is served elsewhere already";
     found.push({ kind: "closing", uuid, volumeUuid, waitsFor, isStuck: false });
   }
@@ -65,17 +77,15 @@ function targets(p: Planning, node: NodeRecord): DrainRemainder[] {
  * Targets that are being opened elsewhere with a replica of the node: were its engine to stop now, hosts
  * would wait until that is noticed.
  */
-export function openingElsewhere(p: Planning, node: NodeRecord): NexusRecord[] {
-  const found: NexusRecord[] = [];
+export function* openingElsewhere(p: Planning, node: NodeRecord): Generator<NexusRecord> {
   for (const nexus of p.stored.nexuses.values()) {
     if (nexus.status !== "Creating" || nexus.nodeId === node.id || nexus.volumeUuid === null)
       continue;
     const volume = p.stored.volumes.get(nexus.volumeUuid);
     if (volume?.target?.nexusUuid !== nexus.uuid || p.failures.has(`volume/${volume.uuid}`))
       continue;
-    if (p.replicasOf(volume).some((replica) => replica.nodeId === node.id)) found.push(nexus);
+    if (p.replicasOf(volume).some((replica) => replica.nodeId === node.id)) yield nexus;
   }
-  return found;
 }
 
 /** How far the successor of a replica is. */

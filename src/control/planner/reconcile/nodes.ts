@@ -3,8 +3,7 @@ import type { NodeRecord } from "../../model.ts";
 import { uncordonNode } from "../decide/nodes.ts";
 import type { Work } from "../plan.ts";
 import { outlived } from "../stopping.ts";
-import { openingElsewhere } from "./drain-progress.ts";
-import { staysWhenDrained } from "./move.ts";
+import { closingNexuses, leavingVolumes, openingElsewhere } from "./drain-progress.ts";
 import type { Planning } from "./planning.ts";
 import { event, put, store, work } from "./steps.ts";
 
@@ -18,19 +17,16 @@ function reclaimed(p: Planning, node: NodeRecord): Work | null {
   return work(`node/${node.id}`, store("its engine is back", changes, events));
 }
 
+function isAny(found: Iterator<unknown>): boolean {
+  return found.next().done !== true;
+}
+
 export function planNode(p: Planning, node: NodeRecord): Work | null {
   const back = reclaimed(p, node);
   if (back !== null) return back;
   if (node.drainPhase !== "draining") return null;
-  for (const volume of p.stored.volumes.values()) {
-    if (volume.target?.nodeId === node.id && !staysWhenDrained(p, volume)) return null;
-  }
-  const isAway = p.isGone(node.id);
-  for (const nexus of p.stored.nexuses.values()) {
-    // Former targets are waited for as long as they can be closed.
-    if (nexus.nodeId === node.id && nexus.phase === "Shutdown" && !isAway) return null;
-  }
-  if (!isAway && openingElsewhere(p, node).length > 0) return null;
+  if (isAny(leavingVolumes(p, node)) || isAny(closingNexuses(p, node))) return null;
+  if (!p.isGone(node.id) && isAny(openingElsewhere(p, node))) return null;
   if (node.evacuate) {
     for (const replica of p.stored.replicas.values()) {
       if (replica.nodeId === node.id && replica.volumeUuid !== null) return null;
