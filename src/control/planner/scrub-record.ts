@@ -2,17 +2,10 @@
  * What is kept of the scrub of a volume: a setting of its own per volume, as JSON. It says what is wanted
  * (that one runs), how far it is, so that another node takes it up from there, and what was found.
  */
+import type { ScrubCounts } from "../../engine/rpc/scrubs.ts";
 import type { ClusterState, StoreView } from "../cluster-state.ts";
 import type { SettingRecord, Uuid, VolumeRecord } from "../model.ts";
 import type { Change } from "./plan.ts";
-
-export interface ScrubCounts {
-  readonly comparedBytes: number;
-  readonly skippedBytes: number;
-  readonly mismatchedBytes: number;
-  readonly repairedBytes: number;
-  readonly transientBytes: number;
-}
 
 export const noCounts: ScrubCounts = {
   comparedBytes: 0,
