@@ -7,8 +7,10 @@
  * world's: `setTimeout`, `setInterval`, `setImmediate`, `performance.now`, `Date.now`, `Bun.sleep`. A timer belongs
  * to the process that set it, stands still while that is paused, and never fires after its death.
  */
+
 import { drainMicrotasks } from "bun:jsc";
 import type { Bdev } from "../../../src/engine/bdev/bdev.ts";
+import { EventQueue, type Timed } from "../../support/event-queue.ts";
 import { Random } from "../../support/random.ts";
 
 /** What the clocks of all machines show at the beginning: milliseconds since 1970. */
@@ -23,15 +25,9 @@ export interface Timer {
   cancel(): void;
 }
 
-interface Event {
-  readonly atMs: number;
-  readonly order: number;
+interface Event extends Timed {
   readonly process: Process | null;
   run: (() => void) | null;
-}
-
-function isBefore(a: Event, b: Event): boolean {
-  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
 }
 
 /** Something that runs on a machine, can be killed at any event, and can stand still. */
@@ -101,7 +97,7 @@ export class World {
   onServed: (bdev: Bdev, op: number) => void = () => {};
   /** Told of every note; for looking at a failing seed. */
   onNote: ((line: string) => void) | null = null;
-  #events: Event[] = [];
+  readonly #events = new EventQueue<Event>();
   #order = 0;
   #failure: unknown = null;
   #hash = 0x811c9dc5;
@@ -115,44 +111,18 @@ export class World {
 
   /** Runs something of `process` (null: of nobody's) after a while, if it lives then. */
   after(delayMs: number, process: Process | null, run: () => void): Timer {
-    const events = this.#events;
     const event: Event = {
       atMs: this.nowMs + Math.max(0, delayMs),
       order: ++this.#order,
       process,
       run,
     };
-    let at = events.push(event) - 1;
-    while (at > 0) {
-      const parent = (at - 1) >> 1;
-      if (!isBefore(event, events[parent]!)) break;
-      events[at] = events[parent]!;
-      at = parent;
-    }
-    events[at] = event;
+    this.#events.push(event);
     return {
       cancel() {
         event.run = null;
       },
     };
-  }
-
-  #next(): Event {
-    const events = this.#events;
-    const first = events[0]!;
-    const last = events.pop()!;
-    if (events.length === 0) return first;
-    let at = 0;
-    for (;;) {
-      let child = 2 * at + 1;
-      if (child >= events.length) break;
-      if (child + 1 < events.length && isBefore(events[child + 1]!, events[child]!)) child++;
-      if (!isBefore(events[child]!, last)) break;
-      events[at] = events[child]!;
-      at = child;
-    }
-    events[at] = last;
-    return first;
   }
 
   /** Runs something now as part of a process, with all that follows from it. */
@@ -202,12 +172,12 @@ export class World {
     for (;;) {
       if (this.#failure !== null) throw this.#failure;
       if (isDone()) return true;
-      const first = this.#events[0];
+      const first = this.#events.first;
       if (first === undefined || first.atMs > endMs) {
         this.nowMs = endMs;
         return false;
       }
-      this.#next();
+      this.#events.shift();
       this.nowMs = first.atMs;
       this.#carryOut(first);
     }
