@@ -2,6 +2,7 @@
  * Targets that were left behind: a volume moves away from a node that does not know, because it stands still
  * or is cut off. Whatever hosts ask of it then, it acknowledges no write and returns no old data.
  */
+
 import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import { tmpdir } from "node:os";
@@ -13,6 +14,7 @@ import {
   waitUntil,
 } from "../support/cluster.ts";
 import { expectSameBytes } from "../support/cluster-replicas.ts";
+import { isWholeWith } from "../support/cluster-volumes.ts";
 import { canMakeNetworks, NetLab } from "../support/net-lab.ts";
 import { endPathHosts, PathHost } from "../support/path-hosts.ts";
 
@@ -70,14 +72,7 @@ async function hasMoved({ cluster, uuid, target }: Published): Promise<void> {
 }
 
 async function isWhole({ cluster, uuid }: Published): Promise<void> {
-  await cluster.volumeUntil(
-    "three copies",
-    uuid,
-    ({ state }) =>
-      state.status === "Online" &&
-      state.target?.children.length === NODES &&
-      state.target.children.every((child) => child.state === "Online"),
-  );
+  await cluster.volumeUntil("three copies", uuid, isWholeWith(NODES));
 }
 
 test("a target that stood still while the volume moved acknowledges and stores nothing that was not there then", async () => {

@@ -2,10 +2,11 @@
  * A volume of a whole cluster under a Linux host: the nodes decide for themselves what to do when one of
  * them dies, the host only goes on.
  */
+
 import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { randomUUID } from "node:crypto";
-import type { Volume } from "../../src/client/types.ts";
 import { Cluster, type ClusterNode, endClusters } from "../support/cluster.ts";
+import { isWholeWith } from "../support/cluster-volumes.ts";
 import { IO_PORT, nqnOf } from "./engine.ts";
 import { SET_UP_TIMEOUT_MS, TEST_TIMEOUT_MS } from "./limits.ts";
 import { moreWritten, underLoad } from "./load.ts";
@@ -54,10 +55,7 @@ async function published(node: ClusterNode): Promise<{ uuid: string; device: str
   return { uuid, device };
 }
 
-const isWhole = ({ state }: Volume) =>
-  state.status === "Online" &&
-  state.target?.children.length === 3 &&
-  state.target.children.every((child) => child.state === "Online");
+const isWhole = isWholeWith(3);
 
 test("nodes die under a mounted file system, the target's too, and come back by themselves", async () => {
   const [first, , third] = cluster.nodes as [ClusterNode, ClusterNode, ClusterNode];

@@ -7,12 +7,13 @@
  * `npm test` has some of the faults, each once; with `TRILITH_NIGHTLY=1` all of them strike, and then random
  * ones, a hundred in all.
  */
+
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import { tmpdir } from "node:os";
-import type { Volume } from "../../src/client/types.ts";
 import { Cluster, type ClusterNode, endClusters, waitUntil } from "../support/cluster.ts";
 import { expectSameBytes } from "../support/cluster-replicas.ts";
+import { isWholeWith } from "../support/cluster-volumes.ts";
 import { canMakeNetworks, type NetHost, NetLab } from "../support/net-lab.ts";
 import { Random, testSeed } from "../support/random.ts";
 import { IO_PORT, nqnOf } from "./engine.ts";
@@ -77,10 +78,7 @@ afterAll(async () => {
   lab?.end();
 });
 
-const isWhole = ({ state }: Volume) =>
-  state.status === "Online" &&
-  state.target?.children.length === NODES &&
-  state.target.children.every((child) => child.state === "Online");
+const isWhole = isWholeWith(NODES);
 
 async function publish({ uuid, sizeBytes }: Mounted, node: ClusterNode): Promise<void> {
   await cluster.rest.createVolume(uuid, {

@@ -2,11 +2,13 @@
  * The agent of an application host on Debian's kernel: `trilith host` in a guest, against a cluster of three
  * nodes. What is connected, lost, given up by the kernel and deleted is seen in the guest's own sysfs.
  */
+
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { randomUUID } from "node:crypto";
-import type { Volume, Warning } from "../../src/client/types.ts";
+import type { Warning } from "../../src/client/types.ts";
 import type { ConnectedVolume } from "../../src/host/host.ts";
-import { Cluster, type ClusterNode, endClusters, waitUntil } from "../support/cluster.ts";
+import { Cluster, endClusters, waitUntil } from "../support/cluster.ts";
+import { isWholeWith, servingNode } from "../support/cluster-volumes.ts";
 import { nqnOf } from "./engine.ts";
 import { SET_UP_TIMEOUT_MS, TEST_TIMEOUT_MS } from "./limits.ts";
 import { moreWritten, underLoad } from "./load.ts";
@@ -104,19 +106,7 @@ afterAll(async () => {
   await endClusters();
 });
 
-const isWhole = ({ state }: Volume) =>
-  state.status === "Online" &&
-  state.target?.children.length === 3 &&
-  state.target.children.every((child) => child.state === "Online");
-
-async function servingNode(isSo: (node: ClusterNode) => boolean): Promise<ClusterNode> {
-  const volume = await cluster.volumeUntil("the target being there", uuid, ({ state }) => {
-    const target = state.target;
-    const isServing = target?.state === "Online" || target?.state === "Degraded";
-    return isServing && isSo(cluster.node(target.node));
-  });
-  return cluster.node(volume.state.target!.node);
-}
+const isWhole = isWholeWith(3);
 
 test("a volume is published to the host and connected over all of its paths", async () => {
   device = await host(`trilith host connect ${uuid}`);
@@ -144,11 +134,11 @@ test("connecting again changes nothing; what is in use is not disconnected", asy
 });
 
 test("the target's node is killed under load: I/O goes on elsewhere, and the path comes back", async () => {
-  const first = await servingNode(() => true);
+  const first = await servingNode(cluster, uuid, () => true);
   await underLoad(guest, { target: "/mnt" }, async () => {
     await moreWritten(guest, nqn, first.address);
     await first.kill();
-    const next = await servingNode((node) => node !== first);
+    const next = await servingNode(cluster, uuid, (node) => node !== first);
     await moreWritten(guest, nqn, next.address);
     // The kernel is to give the lost path up: then it is the agent that has to come back. Not before I/O
     // goes on: without the minutes that it has by default, a kernel may fail what still waits for a path.
@@ -164,7 +154,7 @@ test("the target's node is killed under load: I/O goes on elsewhere, and the pat
 });
 
 test("a target that its host alone has lost is moved to a standby that the host reaches", async () => {
-  const first = await servingNode(() => true);
+  const first = await servingNode(cluster, uuid, () => true);
   const isShown = (warnings: readonly Warning[]) =>
     warnings.some(
       ({ subject, message }) =>
@@ -177,19 +167,19 @@ test("a target that its host alone has lost is moved to a standby that the host 
     // Nothing reaches the node from here any more; the cluster's nodes reach each other.
     await guest.ok(`ip route add blackhole ${first.address}/32`);
     await waitUntil("the loss being shown", () => cluster.rest.warnings(), isShown, LOSS_MS);
-    const next = await servingNode((node) => node !== first);
+    const next = await servingNode(cluster, uuid, (node) => node !== first);
     await moreWritten(guest, nqn, next.address);
     expect((await cluster.rest.node(first.name)).state?.status).toBe("Online");
     await guest.ok(`ip route del blackhole ${first.address}/32`);
     await livePaths(3);
     const isOver = (warnings: readonly Warning[]) => !isShown(warnings);
     await waitUntil("nothing being lost", () => cluster.rest.warnings(), isOver, LOSS_MS);
-    expect(await servingNode(() => true)).toBe(next);
+    expect(await servingNode(cluster, uuid, () => true)).toBe(next);
   });
 });
 
 test("a controller that is deleted is connected anew", async () => {
-  const next = await servingNode(() => true);
+  const next = await servingNode(cluster, uuid, () => true);
   const standby = cluster.nodes.find((node) => node !== next)!;
   const former = await guest.ok(`path_of ${nqn} ${standby.address}`);
   await guest.ok(`echo 1 >"${former}/../delete_controller"`);
@@ -199,7 +189,7 @@ test("a controller that is deleted is connected anew", async () => {
 
 test("an agent that was killed goes on with what it has kept", async () => {
   await stopAgent("KILL");
-  const next = await servingNode(() => true);
+  const next = await servingNode(cluster, uuid, () => true);
   const standby = cluster.nodes.find((node) => node !== next)!;
   await guest.ok(`echo 1 >"$(path_of ${nqn} ${standby.address})/../delete_controller"`);
   await livePaths(2);
@@ -208,7 +198,7 @@ test("an agent that was killed goes on with what it has kept", async () => {
 });
 
 test("paths that the cluster gives up are disconnected, those that it makes are connected", async () => {
-  const serving = await servingNode(() => true);
+  const serving = await servingNode(cluster, uuid, () => true);
   const standby = cluster.nodes.find((node) => node !== serving)!;
   await cluster.rest.cordonNode(standby.name, "away");
   await until(`! path_of ${nqn} ${standby.address}`);

@@ -2,6 +2,7 @@
  * A volume of a whole cluster under a Linux host that knows all its paths: whatever happens to the node
  * that serves it, the host goes on over another one and mounts nothing anew.
  */
+
 import {
   afterAll,
   afterEach,
@@ -12,8 +13,8 @@ import {
   test,
 } from "bun:test";
 import { randomUUID } from "node:crypto";
-import type { Volume } from "../../src/client/types.ts";
 import { Cluster, type ClusterNode, endClusters, waitUntil } from "../support/cluster.ts";
+import { isWholeWith, servingNode } from "../support/cluster-volumes.ts";
 import { IO_PORT, nqnOf } from "./engine.ts";
 import { LOAD_TIMEOUT_MS, SET_UP_TIMEOUT_MS, TEST_TIMEOUT_MS } from "./limits.ts";
 import { moreWritten, underLoad } from "./load.ts";
@@ -46,20 +47,7 @@ afterAll(async () => {
   await endClusters();
 });
 
-const isWhole = ({ state }: Volume) =>
-  state.status === "Online" &&
-  state.target?.children.length === 3 &&
-  state.target.children.every((child) => child.state === "Online");
-
-/** The node that serves the volume once it is one of which `isSo`. */
-async function servingNode(isSo: (node: ClusterNode) => boolean): Promise<ClusterNode> {
-  const volume = await cluster.volumeUntil("the target being there", uuid, ({ state }) => {
-    const target = state.target;
-    const isServing = target?.state === "Online" || target?.state === "Degraded";
-    return isServing && isSo(cluster.node(target.node));
-  });
-  return cluster.node(volume.state.target!.node);
-}
+const isWhole = isWholeWith(3);
 
 /** Waits until all nodes are paths again and the host is connected to each, as the leader knows. */
 async function allPaths(): Promise<void> {
@@ -154,39 +142,39 @@ async function underBoth(what: string, during: () => Promise<void>): Promise<voi
 }
 
 test("the target's node is killed: another one serves, and it comes back as a standby", async () => {
-  const first = await servingNode(() => true);
+  const first = await servingNode(cluster, uuid, () => true);
   await underBoth("kill -9 of the target's node", async () => {
     await moreWritten(guest, nqn, first.address);
     await first.kill();
-    const next = await servingNode((node) => node !== first);
+    const next = await servingNode(cluster, uuid, (node) => node !== first);
     await moreWritten(guest, nqn, next.address);
     await first.start();
     await allPaths();
-    expect(await servingNode(() => true)).toBe(next);
+    expect(await servingNode(cluster, uuid, () => true)).toBe(next);
     await moreWritten(guest, nqn, next.address);
   });
 });
 
 test("the target's node stands still and goes on later: nothing that it has left to write counts", async () => {
-  const first = await servingNode(() => true);
+  const first = await servingNode(cluster, uuid, () => true);
   await underBoth("SIGSTOP of the target's node", async () => {
     await moreWritten(guest, nqn, first.address);
     first.pause();
-    const next = await servingNode((node) => node !== first);
+    const next = await servingNode(cluster, uuid, (node) => node !== first);
     await moreWritten(guest, nqn, next.address);
     first.resume();
     await allPaths();
-    expect(await servingNode(() => true)).toBe(next);
+    expect(await servingNode(cluster, uuid, () => true)).toBe(next);
     await moreWritten(guest, nqn, next.address);
   });
 });
 
 test("the target's node is drained: the target moves, and hosts keep their connections", async () => {
-  const first = await servingNode(() => true);
+  const first = await servingNode(cluster, uuid, () => true);
   await underBoth("drain of the target's node", async () => {
     await moreWritten(guest, nqn, first.address);
     await cluster.rest.drainNode(first.name, "service", false);
-    const next = await servingNode((node) => node !== first);
+    const next = await servingNode(cluster, uuid, (node) => node !== first);
     await moreWritten(guest, nqn, next.address);
     await cluster.rest.uncordonNode(first.name, "service");
     await allPaths();

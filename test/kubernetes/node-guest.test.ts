@@ -2,15 +2,16 @@
  * The CSI node service on Debian's kernel: `trilith csi --node` in a guest, as two nodes of Kubernetes,
  * against a cluster of three nodes. What is connected, formatted and mounted is seen in the guest itself.
  */
+
 import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { randomUUID } from "node:crypto";
-import type { Volume } from "../../src/client/types.ts";
 import { publishContextOf } from "../../src/csi/publish-context.ts";
 import { nodeHostNqn, nqnOf } from "../../src/names.ts";
 import { SET_UP_TIMEOUT_MS, TEST_TIMEOUT_MS } from "../initiator/limits.ts";
 import { moreWritten, underLoad } from "../initiator/load.ts";
 import { Guest } from "../initiator/vm.ts";
 import { Cluster, type ClusterNode, endClusters, waitUntil } from "../support/cluster.ts";
+import { isWholeWith } from "../support/cluster-volumes.ts";
 import { CallError, GuestCalls, GuestKubelet } from "../support/guest-kubelet.ts";
 import type { WantedUse } from "../support/node-calls.ts";
 import { withSeed } from "../support/random.ts";
@@ -55,10 +56,7 @@ afterAll(async () => {
   await endClusters();
 });
 
-const isWhole = ({ state }: Volume) =>
-  state.status === "Online" &&
-  state.target?.children.length === 3 &&
-  state.target.children.every((child) => child.state === "Online");
+const isWhole = isWholeWith(3);
 
 async function newVolume(bytes: number): Promise<string> {
   const uuid = randomUUID();
